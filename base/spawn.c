@@ -1,0 +1,112 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* spawn.c - start a child with exactly the descriptors it is meant to have */
+#include "base/spawn.h"
+
+#include "base/cleanup.h"
+#include "base/fd.h"
+
+#include <fcntl.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+
+/** Put @fds to @base, base + 1, … of this process. All sources are first moved above the target range, so that no target
+ *  overwrites a source that is still needed. */
+static int place_fds(const int *fds, size_t n, int base)
+{
+	for (size_t i = 0; i < n; i++)
+		if (dup2(fds[i], base + (int)i) < 0)
+			return -1;
+	return 0;
+}
+
+static void child_report(int report)
+{
+	int code = errno;
+	while (write(report, &code, sizeof(code)) < 0 && errno == EINTR)
+		;
+	_exit(127);
+}
+
+/** Runs in the child and does not return. Between fork and exec of a process that may have threads: async-signal-safe
+ *  calls only, no malloc. */
+static void child_run(const struct spawn *how, int report, pid_t parent)
+{
+	int keep = SPAWN_FDS + (int)how->n_fds; /* targets are 0 … keep - 1, the report pipe ends up at keep */
+	int moved[SPAWN_FDS + how->n_fds];
+	struct sigaction standard = {.sa_handler = SIG_DFL};
+	sigset_t none;
+
+	for (int s = 1; s < NSIG; s++)
+		sigaction(s, &standard, NULL);
+	if (how->die_with_parent && (prctl(PR_SET_PDEATHSIG, SIGKILL) < 0 || getppid() != parent))
+		_exit(127);
+	if (how->new_session)
+		setsid();
+	report = fcntl(report, F_DUPFD_CLOEXEC, keep + 1);
+	if (report < 0)
+		_exit(127);
+	for (int i = 0; i < keep; i++) {
+		int fd = i < SPAWN_FDS ? how->stdio[i] : how->fds[i - SPAWN_FDS];
+		moved[i] = fd < 0 ? open("/dev/null", O_RDWR | O_CLOEXEC) : fd;
+		if (moved[i] < 0 || (moved[i] = fcntl(moved[i], F_DUPFD_CLOEXEC, keep + 1)) < 0)
+			child_report(report);
+	}
+	if (how->working_directory > 0 && fchdir(how->working_directory) < 0)
+		child_report(report);
+	if (place_fds(moved, (size_t)keep, 0) < 0 || dup3(report, keep, O_CLOEXEC) < 0)
+		child_report(report);
+	syscall(SYS_close_range, keep + 1, ~0U, 0);
+	report = keep;
+	sigemptyset(&none);
+	sigprocmask(SIG_SETMASK, &none, NULL);
+	if (how->envp)
+		execvpe(how->path, how->argv, how->envp);
+	else
+		execvp(how->path, how->argv);
+	child_report(report);
+}
+
+int spawn(const struct spawn *how, pid_t *pid_out, int *pidfd_out, struct husk_error *err)
+{
+	int pipe_fds[2];
+	if (pipe2(pipe_fds, O_CLOEXEC) < 0)
+		return error_errno(err, "start %s: make a pipe", how->path);
+	CLEANUP_FD int reading = pipe_fds[0];
+	CLEANUP_FD int writing = pipe_fds[1];
+
+	/* No signal handler of the caller may run in the child before its dispositions are reset. */
+	sigset_t all, old;
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &old);
+	pid_t parent = getpid();
+	pid_t pid = fork();
+	if (pid == 0)
+		child_run(how, writing, parent);
+	int fork_errno = errno;
+	pthread_sigmask(SIG_SETMASK, &old, NULL);
+	if (pid < 0) {
+		errno = fork_errno;
+		return error_errno(err, "start %s: fork", how->path);
+	}
+	close(steal_fd(&writing));
+
+	int code = 0;
+	int rc = fd_read_all(reading, &code, sizeof(code));
+	int pidfd = rc == 0 && pidfd_out ? (int)syscall(SYS_pidfd_open, pid, 0) : -1;
+	if (rc != 0 || (pidfd_out && pidfd < 0)) {
+		int failed = rc > 0 ? code : rc < 0 ? -rc : errno;
+		if (rc == 0)
+			kill(pid, SIGKILL);
+		while (waitpid(pid, NULL, 0) < 0 && errno == EINTR)
+			;
+		errno = failed;
+		return error_errno(err, "start %s", how->path);
+	}
+	*pid_out = pid;
+	if (pidfd_out)
+		*pidfd_out = pidfd;
+	return 0;
+}

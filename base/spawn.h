@@ -1,0 +1,34 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * spawn.h - start a child with exactly the descriptors it is meant to have
+ *
+ * The child gets stdin, stdout and stderr as given and fds[i] as descriptor 3 + i; everything else is closed. All signals
+ * are unblocked and at their defaults. A failed exec is reported by spawn() itself.
+ */
+#ifndef BASE_SPAWN_H
+#define BASE_SPAWN_H
+
+#include "base/error.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <sys/types.h>
+
+#define SPAWN_FDS 3 /* the first of the passed descriptors in the child */
+
+struct spawn {
+	const char *path;         /* executable; looked up in PATH when it has no slash */
+	char *const *argv;        /* NULL-terminated, argv[0] included */
+	char *const *envp;        /* NULL: the caller's environment */
+	int stdio[3];             /* the child's 0, 1, 2; -1: /dev/null */
+	const int *fds;           /* become 3, 4, … */
+	size_t n_fds;
+	bool die_with_parent;     /* PR_SET_PDEATHSIG SIGKILL (the calling *thread* is the parent) */
+	bool new_session;         /* setsid: out of the caller's terminal and process group */
+	int working_directory;    /* descriptor to fchdir to before exec; 0: stay */
+};
+
+/** Start the child. *@pid is its pid, *@pidfd (may be NULL) a CLOEXEC pidfd that the caller owns. */
+int spawn(const struct spawn *how, pid_t *pid, int *pidfd, struct husk_error *err);
+
+#endif

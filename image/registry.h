@@ -1,0 +1,51 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * registry.h - the client side of the OCI distribution API, on libcurl. Runs in husk-image only.
+ *
+ * One client serves one pull or one verb; it may be used from several threads at once (each transfer has its own easy
+ * handle; tokens are shared under a lock).
+ */
+#ifndef IMAGE_REGISTRY_H
+#define IMAGE_REGISTRY_H
+
+#include "base/buffer.h"
+#include "image/layer.h"
+#include "image/reference.h"
+
+struct registry;
+
+struct registry_options {
+	const char *docker_config; /* path of config.json; NULL: $DOCKER_CONFIG/config.json or ~/.docker/config.json */
+	const char *user_agent;
+	/** Called before a retry is waited for, with a text of one line; may be NULL. Called from any transfer's thread. */
+	void (*notice)(void *data, const char *text);
+	void *notice_data;
+	/** Checked often; when it turns nonzero transfers end with -EINTR. May be NULL. */
+	const volatile int *cancelled;
+};
+
+int registry_open(const struct registry_options *options, struct registry **out, struct husk_error *err);
+void registry_close(struct registry *registry);
+
+/** Fetch the manifest or index that @selector (a tag or digest; NULL: the reference's own) names. Checks the digest when
+ *  the selector is one. @media_type and @digest (of the bytes) are filled. At most 4 MiB. */
+int registry_manifest(struct registry *registry, const struct reference *ref, const char *selector, struct buffer *body,
+	char media_type[128], char digest[DIGEST_MAX], struct husk_error *err);
+
+/** Progress of one blob: bytes present so far (resumed ones included). */
+typedef void registry_progress(void *data, uint64_t bytes);
+
+/** Fetch a blob of @size bytes into @fd, a read-write file that may hold a beginning left by an earlier attempt: what is
+ *  there is kept and the rest is asked for with a Range. The whole is verified against @digest; on a mismatch the file is
+ *  emptied and -EBADMSG returned. Retries transient failures with back-off. Honours no more bytes than @size. */
+int registry_blob(struct registry *registry, const struct reference *ref, const char *digest, uint64_t size, int fd,
+	registry_progress *progress, void *progress_data, struct husk_error *err);
+
+/** Check @user and @password against @host and store them in config.json's auths (0600, atomically, keeping all else that
+ *  is in the file). */
+int registry_login(struct registry *registry, const char *host, const char *user, const char *password,
+	struct husk_error *err);
+/** Remove the stored credentials of @host; -ENOENT when there are none. */
+int registry_logout(struct registry *registry, const char *host, struct husk_error *err);
+
+#endif
