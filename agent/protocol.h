@@ -1,0 +1,136 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * protocol.h - the agent protocol: frames between the host and husk-init on vsock port 1028
+ *
+ * One connection per operation. Frame: u32 LE payload length | u8 type | u8 stream | u16 0 | payload, payload at most
+ * AGENT_PAYLOAD_MAX bytes. A payload is raw bytes, fixed fields, or entries as in base/tlv.h (without the header).
+ *
+ * Both ends open with HELLO (u32 protocol version, all that follows it is reserved and empty); a client may send its
+ * request right behind its HELLO without waiting. A version that the other end does not know ends the connection with
+ * ERROR. Then the client sends one request frame. A type that is unknown, or out of place, is answered with ERROR and the
+ * connection ends. Lengths, tags and enumerations outside what is written here are errors as well.
+ *
+ * Flow control: each of the three byte streams of an EXEC has a window of AGENT_WINDOW bytes. A sender sends at most what
+ * the window allows; the receiver opens it again with WINDOW (stream, u32 bytes) as it hands bytes on. So a stream whose
+ * reader sleeps holds up neither the other streams nor SIGNAL and RESIZE.
+ *
+ * EXEC, from the client:  HELLO EXEC (STDIN… EOF[stdin] | SIGNAL | RESIZE | WINDOW)*
+ *       from the agent:   HELLO STARTED (STDOUT | STDERR | EOF[stream] | WINDOW)* EXIT      or ERROR at any point
+ * EXIT is the last frame: all output has been sent before it. When the client goes away a joined program gets SIGKILL
+ * with its whole process group; the main workload ends with the VM.
+ *
+ * When it is ready the agent itself connects once to host port 1028 and sends HELLO and READY; the host closes that
+ * connection. That is the only sign of readiness.
+ */
+#ifndef AGENT_PROTOCOL_H
+#define AGENT_PROTOCOL_H
+
+#include "base/buffer.h"
+#include "base/error.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#define AGENT_PORT 1028
+#define AGENT_VERSION 1
+#define AGENT_HEADER_SIZE 8
+#define AGENT_PAYLOAD_MAX (1u << 20)
+#define AGENT_WINDOW (512u << 10) /* bytes per stream in flight */
+#define AGENT_CHUNK (64u << 10)   /* preferred size of stream frames */
+
+enum agent_type {
+	AGENT_HELLO = 0x01, /* u32 version */
+	AGENT_READY = 0x02, /* TLV: AGENT_READY_*; agent to host, on the connection that the agent opens */
+	/* requests */
+	AGENT_EXEC = 0x10,  /* TLV: AGENT_EXEC_* */
+	AGENT_SYNC = 0x13,  /* empty; sync(2), then OK */
+	AGENT_POWER = 0x17, /* u32: 0 power off; OK, then the VM ends */
+	/* streams and answers */
+	AGENT_STDIN = 0x30,  /* bytes, 1 or more */
+	AGENT_STDOUT = 0x31,
+	AGENT_STDERR = 0x32,
+	AGENT_EOF = 0x33,     /* empty; `stream` says which ended */
+	AGENT_RESIZE = 0x34,  /* u16 rows | u16 columns */
+	AGENT_SIGNAL = 0x35,  /* u32 Linux signal number 1..64, to the program (main: to the workload's PID 1) */
+	AGENT_STARTED = 0x36, /* u32 pid in the agent's PID namespace; the exec has succeeded */
+	AGENT_EXIT = 0x37,    /* struct agent_exit, AGENT_EXIT_SIZE bytes */
+	AGENT_ERROR = 0x38,   /* u32 enum agent_error | text (UTF-8, at most 1000 bytes, no NUL) */
+	AGENT_OK = 0x39,      /* empty */
+	AGENT_WINDOW_OPEN = 0x3a, /* u32 bytes; `stream` says which */
+};
+
+enum agent_stream { AGENT_STREAM_STDIN = 0, AGENT_STREAM_STDOUT = 1, AGENT_STREAM_STDERR = 2 };
+
+enum agent_error {
+	AGENT_ERROR_PROTOCOL = 1,       /* malformed or out of place */
+	AGENT_ERROR_VERSION = 2,
+	AGENT_ERROR_BUSY = 3,           /* a main workload runs already; or none runs that could be joined */
+	AGENT_ERROR_NOT_EXECUTABLE = 4, /* exit status 126 */
+	AGENT_ERROR_NOT_FOUND = 5,      /* exit status 127 */
+	AGENT_ERROR_USER = 6,           /* user or group unknown in the image's passwd and group: 125 */
+	AGENT_ERROR_DIRECTORY = 7,      /* working directory cannot be entered or made: 125 */
+	AGENT_ERROR_SYSTEM = 8,         /* anything else that failed in the guest: 125 */
+};
+
+enum agent_ready_tag {
+	AGENT_READY_BOOT_NS = 1,  /* u64: CLOCK_BOOTTIME when ready */
+	AGENT_READY_INIT_NS = 2,  /* u64: CLOCK_BOOTTIME when husk-init's main began */
+	AGENT_READY_KERNEL = 3,   /* string: uname release */
+};
+
+/** EXEC's entries. Repeated: ARG, ENV, GROUP. */
+enum agent_exec_tag {
+	AGENT_EXEC_FLAGS = 1,   /* u32 of AGENT_EXEC_FLAG_* */
+	AGENT_EXEC_ARG = 2,     /* string, at least one; argv[0] is looked up in PATH of the env when it has no slash */
+	AGENT_EXEC_ENV = 3,     /* "NAME=value"; later ones win. The agent adds PATH, HOME (passwd), HOSTNAME, TERM (tty) */
+	AGENT_EXEC_CWD = 4,     /* absolute; made when missing for the main workload, as Docker does; default "/" */
+	AGENT_EXEC_USER = 5,    /* "user[:group]", names or numbers, resolved in the guest; default 0:0 */
+	AGENT_EXEC_GROUP = 6,   /* a further supplementary group, name or number */
+	AGENT_EXEC_WINDOW = 7,  /* u32: rows << 16 | columns; with TTY */
+	AGENT_EXEC_TIMEOUT = 8, /* reserved */
+};
+
+#define AGENT_EXEC_FLAG_MAIN (1u << 0)  /* the VM's main workload: new PID, mount and cgroup namespaces; else join them */
+#define AGENT_EXEC_FLAG_TTY (1u << 1)   /* a pseudo-terminal; all output on STDOUT */
+#define AGENT_EXEC_FLAG_STDIN (1u << 2) /* stdin is a stream; else /dev/null */
+#define AGENT_EXEC_FLAG_INIT (1u << 3)  /* with MAIN: a reaper is PID 1 and the program its child */
+
+/** How a program ended. On the wire, all LE: u32 kind | u32 value | u64 duration_ns | u64 peak_rss. */
+struct agent_exit {
+	uint32_t kind;  /* enum agent_exit_kind */
+	uint32_t value; /* exit status 0..255, or signal number 1..64 */
+	uint64_t duration_ns;
+	uint64_t peak_rss; /* bytes */
+};
+enum agent_exit_kind { AGENT_EXITED = 1, AGENT_SIGNALED = 2 };
+#define AGENT_EXIT_SIZE 24
+
+/** One frame as it lies in the caller's bytes. */
+struct agent_frame {
+	uint8_t type;
+	uint8_t stream;
+	uint32_t size;
+	const uint8_t *payload;
+};
+
+/** Take the frame at the front of @bytes: its whole length in bytes, 0 when more bytes are needed, -EPROTO when its header
+ *  is malformed (reserved bytes, length over the limit, type 0). Does not judge the type. */
+long agent_frame_decode(const void *bytes, size_t size, struct agent_frame *frame);
+
+/* Append a frame to @b; 0 or -ENOMEM. */
+int agent_frame_put(struct buffer *b, enum agent_type type, uint8_t stream, const void *payload, size_t size);
+int agent_hello_put(struct buffer *b);
+int agent_u32_put(struct buffer *b, enum agent_type type, uint8_t stream, uint32_t value);
+int agent_resize_put(struct buffer *b, uint16_t rows, uint16_t columns);
+int agent_exit_put(struct buffer *b, const struct agent_exit *exit);
+/** The text is formatted and cut at the limit. */
+__attribute__((format(printf, 3, 4))) int agent_error_put(struct buffer *b, enum agent_error code, const char *format, ...);
+
+/* Decoders check size and ranges: true when the payload is well-formed. */
+bool agent_u32_get(const struct agent_frame *frame, uint32_t *value);
+bool agent_resize_get(const struct agent_frame *frame, uint16_t *rows, uint16_t *columns);
+bool agent_exit_get(const struct agent_frame *frame, struct agent_exit *exit);
+/** @text gets at most @room - 1 bytes, non-printable bytes replaced by '?', NUL-terminated. */
+bool agent_error_get(const struct agent_frame *frame, uint32_t *code, char *text, size_t room);
+
+#endif
