@@ -130,8 +130,7 @@ int loop_timer_open(struct loop *loop, struct loop_watch *watch, loop_fn *fn, st
 
 void loop_timer_set(struct loop_watch *watch, uint64_t ms)
 {
-	struct itimerspec when = {
-		.it_value = {.tv_sec = (time_t)(ms / 1000), .tv_nsec = (long)(ms % 1000) * 1000000}};
+	struct itimerspec when = {.it_value = {.tv_sec = (time_t)(ms / 1000), .tv_nsec = (long)(ms % 1000) * 1000000}};
 	timerfd_settime(watch->fd, 0, &when, NULL);
 }
 

@@ -68,6 +68,6 @@ void loop_timer_close(struct loop *loop, struct loop_watch *watch);
 uint64_t clock_monotonic_ns(void);
 
 /** The struct of type @type that holds @watch as its member @member. */
-#define CONTAINER_OF(pointer, type, member) ((type *)((char *)(pointer)-__builtin_offsetof(type, member)))
+#define CONTAINER_OF(pointer, type, member) ((type *)((char *)(pointer) - __builtin_offsetof(type, member)))
 
 #endif

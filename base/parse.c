@@ -41,14 +41,17 @@ int parse_size(const char *text, const char *what, uint64_t min, uint64_t max, u
 	int shift = 0;
 	if (rest && *rest) {
 		const char *unit = strchr(units, *rest | 0x20);
-		bool known = unit && (!rest[1] || (unit > units && (!strcasecmp(rest + 1, "b") || !strcasecmp(rest + 1, "ib"))));
+		bool known =
+			unit &&
+			(!rest[1] || (unit > units && (!strcasecmp(rest + 1, "b") || !strcasecmp(rest + 1, "ib"))));
 		if (!known)
 			rest = NULL;
 		else
 			shift = (int)(unit - units) * 10;
 	}
 	if (!rest)
-		return error_set(err, -EINVAL, "%s: '%s' is not a size; write a whole number of bytes or with a unit, as in 512M", what, text);
+		return error_set(err, -EINVAL,
+			"%s: '%s' is not a size; write a whole number of bytes or with a unit, as in 512M", what, text);
 	if (value > UINT64_MAX >> shift || value << shift < min || value << shift > max)
 		return error_set(err, -ERANGE, "%s: %s is out of range (%llu to %llu bytes)", what, text,
 			(unsigned long long)min, (unsigned long long)max);
@@ -78,10 +81,12 @@ int parse_duration(const char *text, const char *what, uint64_t *out_ms, struct 
 			continue;
 		uint64_t ms;
 		if (__builtin_mul_overflow(whole, units[i].ms, &ms) ||
-			__builtin_add_overflow(ms, thousandths * units[i].ms / 1000, &ms) || ms > (uint64_t)INT64_MAX / 1000000)
+			__builtin_add_overflow(ms, thousandths * units[i].ms / 1000, &ms) ||
+			ms > (uint64_t)INT64_MAX / 1000000)
 			return error_set(err, -ERANGE, "%s: %s is too long", what, text);
 		*out_ms = ms;
 		return 0;
 	}
-	return error_set(err, -EINVAL, "%s: '%s' is not a duration; write seconds, or a number with ms, s, m or h", what, text);
+	return error_set(
+		err, -EINVAL, "%s: '%s' is not a duration; write seconds, or a number with ms, s, m or h", what, text);
 }

@@ -28,10 +28,18 @@ char *path_join(const char *a, const char *b)
 	return path_format("%s%s%s", a, n && a[n - 1] == '/' ? "" : "/", b);
 }
 
-static bool is_directory(const char *path)
+/** mkdir(2), fine when @path is a directory already; ENOTDIR when it is something else. */
+static int make_directory(const char *path, mode_t mode)
 {
 	struct stat st;
-	return stat(path, &st) == 0 && S_ISDIR(st.st_mode);
+	if (mkdir(path, mode) == 0)
+		return 0;
+	int failed = errno;
+	bool there = stat(path, &st) == 0;
+	if (there && S_ISDIR(st.st_mode))
+		return 0;
+	errno = there ? ENOTDIR : failed;
+	return -1;
 }
 
 int path_make_directories(const char *path, mode_t mode, struct husk_error *err)
@@ -41,11 +49,11 @@ int path_make_directories(const char *path, mode_t mode, struct husk_error *err)
 		return error_set(err, -ENOMEM, "make directory %s: out of memory", path);
 	for (char *slash = strchr(copy + 1, '/'); slash; slash = strchr(slash + 1, '/')) {
 		*slash = 0;
-		if (mkdir(copy, 0755) < 0 && !is_directory(copy))
+		if (make_directory(copy, 0755) < 0)
 			return error_errno(err, "make directory %s", copy);
 		*slash = '/';
 	}
-	if (mkdir(copy, mode) < 0 && !is_directory(copy))
+	if (make_directory(copy, mode) < 0)
 		return error_errno(err, "make directory %s", copy);
 	return 0;
 }

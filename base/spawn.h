@@ -17,15 +17,15 @@
 #define SPAWN_FDS 3 /* the first of the passed descriptors in the child */
 
 struct spawn {
-	const char *path;         /* executable; looked up in PATH when it has no slash */
-	char *const *argv;        /* NULL-terminated, argv[0] included */
-	char *const *envp;        /* NULL: the caller's environment */
-	int stdio[3];             /* the child's 0, 1, 2; -1: /dev/null */
-	const int *fds;           /* become 3, 4, … */
+	const char *path; /* executable; looked up in PATH when it has no slash */
+	char *const *argv; /* NULL-terminated, argv[0] included */
+	char *const *envp; /* NULL: the caller's environment */
+	int stdio[3]; /* the child's 0, 1, 2; -1: /dev/null */
+	const int *fds; /* become 3, 4, … */
 	size_t n_fds;
-	bool die_with_parent;     /* PR_SET_PDEATHSIG SIGKILL (the calling *thread* is the parent) */
-	bool new_session;         /* setsid: out of the caller's terminal and process group */
-	int working_directory;    /* descriptor to fchdir to before exec; 0: stay */
+	bool die_with_parent; /* PR_SET_PDEATHSIG SIGKILL (the calling *thread* is the parent) */
+	bool new_session; /* setsid: out of the caller's terminal and process group */
+	int working_directory; /* descriptor to fchdir to before exec; 0: stay */
 };
 
 /** Start the child. *@pid is its pid, *@pidfd (may be NULL) a CLOEXEC pidfd that the caller owns. */

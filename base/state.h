@@ -28,11 +28,11 @@ struct process_id {
 
 struct vm_state_record {
 	uint64_t generation; /* set by state_write() */
-	uint32_t state;      /* enum vm_state */
-	uint32_t end;        /* enum vm_end of vmm/config.h, once stopped */
+	uint32_t state; /* enum vm_state */
+	uint32_t end; /* enum vm_end of vmm/config.h, once stopped */
 	uint32_t value;
 	uint64_t changed_ns; /* CLOCK_REALTIME of this generation */
-	char boot_id[40];    /* of the host, text */
+	char boot_id[40]; /* of the host, text */
 	struct process_id supervisor, worker, machine;
 	uint64_t duration_ns, peak_rss;
 	char reason[512];

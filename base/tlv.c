@@ -59,8 +59,8 @@ void tlv_seal(struct buffer *b)
 	put_le32(header + 12, crc32_ieee(0, header + TLV_HEADER_SIZE, size));
 }
 
-int tlv_open(struct tlv_reader *r, const void *bytes, size_t size, uint32_t magic, uint16_t version,
-	struct husk_error *err)
+int tlv_open(
+	struct tlv_reader *r, const void *bytes, size_t size, uint32_t magic, uint16_t version, struct husk_error *err)
 {
 	const uint8_t *header = bytes;
 	*r = (struct tlv_reader){.broken = true};

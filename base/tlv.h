@@ -53,8 +53,8 @@ int tlv_begin(struct buffer *b, uint32_t magic, uint16_t version);
 void tlv_seal(struct buffer *b);
 
 /** Check header, length (trailing bytes are refused) and CRC of an envelope and set @r to its first entry. */
-int tlv_open(struct tlv_reader *r, const void *bytes, size_t size, uint32_t magic, uint16_t version,
-	struct husk_error *err);
+int tlv_open(
+	struct tlv_reader *r, const void *bytes, size_t size, uint32_t magic, uint16_t version, struct husk_error *err);
 /** Read entries without a header. */
 void tlv_start(struct tlv_reader *r, const void *bytes, size_t size);
 /** The next entry; false at the end or where the bytes are malformed (then r->broken). */
