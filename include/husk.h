@@ -1,9 +1,23 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * husk.h - the public interface of libhusk
+ * husk.h - the public interface of libhusk: OCI images run as microVMs
  *
- * This is the only public header. Every function that can fail returns 0 on success or a negative errno value, and then
- * fills the caller's struct husk_error, which stays untouched on success. No function prints, exits or aborts.
+ * This is the only public header. Link with `pkg-config --libs husk`.
+ *
+ * Errors: every function that can fail returns 0 on success or a negative errno value, and then fills the caller's
+ * struct husk_error (which may be NULL); it stays untouched on success. No function prints, exits, aborts, or changes
+ * the process's signal dispositions or masks.
+ *
+ * Threads: a struct husk may be used from any number of threads at once. A struct husk_vm may be used from several
+ * threads as well, but husk_vm_close() must be the last call on it. Threads that the library starts (it copies streams
+ * in them) have every signal blocked. VMs are children of the process: a program that reaps all children with wait(-1)
+ * takes nothing from husk but the supervisor's exit status, which husk does not need.
+ *
+ * Growth: structs that a caller fills begin with `size`, which their *_init() function sets. A program built with an
+ * older header works with a newer library; one built with a newer header is refused (-E2BIG) only when it uses a field
+ * that the library does not know.
+ *
+ * Strings returned through `char **` are malloc'ed, NUL-terminated, and freed by the caller with free(3).
  */
 #ifndef HUSK_H
 #define HUSK_H
@@ -25,6 +39,220 @@ struct husk_error {
 	int code;
 	char message[HUSK_ERROR_MESSAGE_MAX];
 };
+
+/** The library's version, "0.1.0". */
+const char *husk_version(void);
+
+/* ---- the handle: one home with its images, kernels and VMs ---- */
+
+/** One home directory, opened. */
+struct husk;
+
+enum husk_notice {
+	HUSK_NOTICE_WALL = 1,    /* which wall stands there: said once per start on the `software` wall */
+	HUSK_NOTICE_CLEANUP = 2, /* a VM was found that had lost its supervisor, and was cleaned up */
+	HUSK_NOTICE_CONSOLE = 3, /* a start failed: one of the last lines of the guest's console or the VM's log */
+	HUSK_NOTICE_WARNING = 4, /* something that works, but perhaps not as meant */
+};
+
+/** Something a user should read: one line, printable, without newline, valid during the call. Called in the thread that
+ *  called the library. */
+typedef void husk_notice_fn(void *data, enum husk_notice kind, const char *line);
+
+struct husk_options {
+	size_t size;
+	const char *home;    /* directory of all state; NULL: $HUSK_HOME, else /var/lib/husk for root, else
+	                      * $XDG_DATA_HOME/husk, else ~/.local/share/husk */
+	const char *libexec; /* directory of husk's helper programs; NULL: $HUSK_LIBEXEC, else where they were installed */
+	husk_notice_fn *notice; /* NULL: notices are dropped */
+	void *notice_data;
+};
+
+void husk_options_init(struct husk_options *options);
+
+/** Open a home, which is made when missing. @options may be NULL: all defaults. Strings are copied.
+ *  Sockets of running VMs lie in /run/husk for root and $XDG_RUNTIME_DIR/husk (else /tmp/husk-UID) for others; with a
+ *  home given by option or environment, in its subdirectory run, unless that path is too long for a unix socket.
+ *  Errors: -EACCES, -ENOTDIR, -EPERM (a runtime directory of someone else). */
+int husk_open(const struct husk_options *options, struct husk **out, struct husk_error *err);
+/** VMs that were started live on until husk_vm_close(), which must come before. NULL is fine. */
+void husk_close(struct husk *husk);
+
+/** The absolute paths in use; valid until husk_close(). */
+const char *husk_home(const struct husk *husk);
+const char *husk_runtime(const struct husk *husk);
+
+/** Clean up after VMs whose supervisor died: their records are set right, foreground ones removed, each named in one
+ *  HUSK_NOTICE_CLEANUP. Nothing of a live VM is touched. *@n (may be NULL): how many. husk_vm_start() does it too. */
+int husk_cleanup(struct husk *husk, size_t *n, struct husk_error *err);
+
+/* ---- images ---- */
+
+enum husk_pull { HUSK_PULL_MISSING = 0, HUSK_PULL_ALWAYS = 1, HUSK_PULL_NEVER = 2 };
+
+struct husk_pull_options {
+	size_t size;
+	const char *platform;  /* "linux/amd64"; NULL: this machine's */
+	enum husk_pull policy;
+	bool offline;          /* never use the network */
+	int progress_fd;       /* progress as text, a bar when it is a terminal; -1: none */
+	int cancel_fd;         /* readable: give up with -ECANCELED; -1: none */
+};
+
+void husk_pull_options_init(struct husk_pull_options *options);
+
+/** Bring an image into the store. @source: a reference ("debian:12"), or "oci:DIR[:TAG]", "oci-archive:FILE",
+ *  "docker-archive:FILE", "rootfs:PATH", "tar:FILE". *@id (may be NULL) gets "sha256:…".
+ *  Errors: -EINVAL (not a reference), -ENOENT (no such image, tag or platform), -EACCES (credentials), -EBADMSG (a digest
+ *  or an archive is wrong), -ENOSPC, -ENETUNREACH (offline or no network), -ECANCELED. Nothing half-done stays. */
+int husk_image_pull(struct husk *husk, const char *source, const struct husk_pull_options *options, char **id,
+	struct husk_error *err);
+/** All images as a JSON array, newest first: {id, names[], created, os, architecture, size}. */
+int husk_image_list(struct husk *husk, char **json, struct husk_error *err);
+/** One image as a JSON object: {id, names[], digest, created, os, architecture, size, config{…}, layers[]}. @name: a
+ *  reference, an id or a unique prefix of one. -ENOENT, -ENOTUNIQ. */
+int husk_image_inspect(struct husk *husk, const char *name, char **json, struct husk_error *err);
+/** Remove a name and, with its last name, the image. @force: also when other names or VMs use it. *@report (may be NULL)
+ *  says what was removed, a line each. -ENOENT, -EBUSY. */
+int husk_image_remove(struct husk *husk, const char *name, bool force, char **report, struct husk_error *err);
+/** Import a local source, or a root file system as tar on descriptor 0 ("-"), under the name @name (may be NULL). */
+int husk_image_import(struct husk *husk, const char *source, const char *name, const struct husk_pull_options *options,
+	char **id, struct husk_error *err);
+/** Check the credentials with the registry and store them in ~/.docker/config.json. */
+int husk_login(struct husk *husk, const char *registry, const char *user, const char *password, struct husk_error *err);
+int husk_logout(struct husk *husk, const char *registry, struct husk_error *err);
+/** Remove what no image refers to: blobs, layers, unfinished downloads. *@report as above. */
+int husk_image_gc(struct husk *husk, char **report, struct husk_error *err);
+
+/* ---- kernels ---- */
+
+/** Fetch the guest kernel package with apt and unpack it into the store; fine when it is there. @progress_fd as in
+ *  husk_pull_options. *@id (may be NULL): the kernel's id. */
+int husk_kernel_fetch(struct husk *husk, int progress_fd, char **id, struct husk_error *err);
+/** The newest fetched kernel's id, or -ENOENT. */
+int husk_kernel_find(struct husk *husk, char **id, struct husk_error *err);
+
+/* ---- VMs ---- */
+
+/** A started VM. */
+struct husk_vm;
+
+/** What to start. husk_vm_config_init() sets the defaults; every pointer may be freed once husk_vm_start() returned.
+ *  Lists are NULL-terminated. Whatever a machine cannot meet is refused by husk_vm_start(), never dropped. */
+struct husk_vm_config {
+	size_t size;
+	const char *image;                /* as for husk_image_pull(), or an id; required */
+	const char *const *command;       /* NULL: the image's Cmd */
+	const char *const *entrypoint;    /* NULL: the image's; an empty list or one "" removes it. With one given the
+	                                   * image's Cmd is not used */
+	const char *const *env;           /* "NAME=value", added to the image's; later ones win */
+	const char *working_dir;          /* absolute; NULL: the image's, else "/" */
+	const char *user;                 /* "user[:group]", names or numbers; NULL: the image's, else 0:0 */
+	const char *hostname;             /* NULL: the VM's id */
+	const char *name;                 /* unique among the VMs of this home; NULL: none */
+	bool tty;                         /* a pseudo-terminal in the guest; stdout and stderr come as one, on stdout_fd */
+	bool init;                        /* a reaper is the workload's PID 1 */
+	bool read_only;                   /* the root is read-only for the workload; volumes, /dev/shm, /tmp are not */
+	bool require_hardware;            /* refuse the `software` wall */
+	uint16_t rows, columns;           /* with tty: its size at first; 0: 24x80 */
+	int stdin_fd, stdout_fd, stderr_fd; /* the workload's streams, -1: /dev/null. They stay the caller's, who keeps them
+	                                   * open until husk_vm_close(). Any kind: pipes and files are handed to the worker
+	                                   * as descriptions of their own, terminals and sockets are copied by a thread */
+	uint64_t memory;                  /* bytes, 64 MiB and more, rounded up to whole MiB; default 512 MiB */
+	uint32_t cpus;                    /* 1 to 32; default 1 */
+	uint64_t scratch;                 /* bytes, 64 MiB and more; a sparse disk for all the workload writes; default 8 GiB */
+	uint64_t timeout_ms;              /* of the workload, counted from its exec; 0: none */
+	uint64_t start_timeout_ms;        /* of the boot; default 60000 */
+	const char *machine;              /* "auto" (default), "qemu", "kvm" */
+	const char *platform;             /* NULL: this machine's */
+	enum husk_pull pull;
+	bool offline;
+	int progress_fd;                  /* as in husk_pull_options; default -1 */
+	int cancel_fd;                    /* readable: give the start up with -ECANCELED; -1: none */
+	const char *kernel;               /* path of a kernel to boot instead of the fetched one */
+	const char *initramfs;            /* path of a foreign initramfs: a VM without our agent. What needs the agent
+	                                   * (command, env, user, streams, timeout …) is refused then */
+	const char *cmdline;              /* appended to the kernel command line */
+};
+
+void husk_vm_config_init(struct husk_vm_config *config);
+
+enum husk_end {
+	HUSK_END_EXITED = 1,        /* the workload's exit status in value */
+	HUSK_END_SIGNALED = 2,      /* the workload died of signal value */
+	HUSK_END_TIMEOUT = 3,       /* timeout_ms was over */
+	HUSK_END_NOT_STARTED = 4,   /* the command could not be run: exit_code 126, 127 or 125 */
+	HUSK_END_START_TIMEOUT = 5, /* the guest was not ready in time */
+	HUSK_END_GUEST = 6,         /* the guest's kernel panicked, powered off or reset */
+	HUSK_END_MACHINE = 7,       /* QEMU died */
+	HUSK_END_WORKER = 8,        /* the VM's worker process died */
+	HUSK_END_SUPERVISOR = 9,    /* the VM's supervisor process died */
+	HUSK_END_CALLER = 10,       /* the caller went away */
+	HUSK_END_KILLED = 11,       /* husk_vm_kill() */
+	HUSK_END_FAILED = 12,       /* husk failed */
+};
+
+/** How a VM ended. Set size before the call. */
+struct husk_outcome {
+	size_t size;
+	enum husk_end end;
+	uint32_t value;
+	int exit_code;        /* as Docker's: the workload's status, 128 + signal, 124 timeout, 125 husk or the VM failed,
+	                       * 126 not executable, 127 not found */
+	uint64_t duration_ns; /* of the workload */
+	uint64_t peak_rss;    /* of the workload, bytes; 0: not known */
+	char reason[512];     /* one line; empty when the workload ended by itself */
+};
+
+/** Start a VM: pull the image if the policy says so, boot, and return when the agent in the guest has answered; then the
+ *  workload is started, and how that went is part of its outcome. The VM lives at most until husk_vm_close() or the end
+ *  of this process. A failed start leaves nothing behind; the end of the VM's console is said in notices.
+ *  Errors: as husk_image_pull(), and -EINVAL and -ERANGE (a value or a combination that cannot work), -EEXIST (the name is
+ *  taken), -ENODEV (no machine that can do this; no kernel fetched; no QEMU), -ETIMEDOUT (not ready in time), -EIO (the VM
+ *  failed), -ECANCELED. */
+int husk_vm_start(struct husk *husk, const struct husk_vm_config *config, struct husk_vm **out, struct husk_error *err);
+
+/** 12 hex digits; valid until husk_vm_close(). */
+const char *husk_vm_id(const struct husk_vm *vm);
+/** "hardware" or "software". */
+const char *husk_vm_wall(const struct husk_vm *vm);
+/** Nanoseconds from the worker's start to the agent's answer. */
+uint64_t husk_vm_boot_ns(const struct husk_vm *vm);
+
+/** A descriptor for poll(2) that becomes readable when husk_vm_wait() may have something to say. It stays the VM's. */
+int husk_vm_fd(const struct husk_vm *vm);
+
+/** Wait at most @timeout_ms (0: do not wait, -1: for ever) until the VM has ended and its output has been delivered.
+ *  -ETIMEDOUT: not yet. After the first success every call answers the same. */
+int husk_vm_wait(struct husk_vm *vm, int64_t timeout_ms, struct husk_outcome *outcome, struct husk_error *err);
+
+/** Send Linux signal @signal_number (1 to 64) to the workload's PID 1. Never blocks; -EAGAIN when too many are under way.
+ *  -ESRCH: the VM has ended. */
+int husk_vm_signal(struct husk_vm *vm, int signal_number, struct husk_error *err);
+/** The terminal's size changed. As husk_vm_signal(). */
+int husk_vm_resize(struct husk_vm *vm, uint16_t rows, uint16_t columns, struct husk_error *err);
+/** End the VM now, without asking the guest. husk_vm_wait() then tells the outcome. */
+int husk_vm_kill(struct husk_vm *vm, struct husk_error *err);
+
+/** End the VM if it still runs, wait for its processes, remove its record and free it. NULL is fine. */
+void husk_vm_close(struct husk_vm *vm);
+
+/* ---- what this machine can do ---- */
+
+enum husk_finding_status { HUSK_FINDING_OK = 1, HUSK_FINDING_NOTE = 2, HUSK_FINDING_WARNING = 3, HUSK_FINDING_ERROR = 4 };
+
+/** One thing that was looked at. ERROR: husk cannot run a VM until it is cured. */
+struct husk_finding {
+	enum husk_finding_status status;
+	const char *topic;   /* "kvm", "qemu", "kernel", … */
+	const char *message; /* what is so */
+	const char *remedy;  /* what to do, NULL: nothing */
+};
+
+/** Look at this machine. *@findings is an array of *@n, one allocation with its strings; free(3) it. @husk may be NULL
+ *  when husk_open() failed: then @open_error (may be NULL) is among the findings. */
+int husk_doctor(struct husk *husk, const struct husk_error *open_error, struct husk_finding **findings, size_t *n,
+	struct husk_error *err);
 
 #ifdef __cplusplus
 }
