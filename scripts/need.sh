@@ -1,0 +1,57 @@
+#!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
+# need.sh - Debian packages per purpose: install what is missing, or say the one line that does.
+#
+# usage: scripts/need.sh build|demo|test...
+# As root, or with a sudo that asks for no password, missing packages are installed. Otherwise one line that begins with
+# `apt-get update` goes to standard output and the exit status is 1. Nothing is touched when nothing is missing.
+set -eu
+
+# What compiles husk.
+build='gcc libc6-dev make meson ninja-build pkg-config musl-tools linux-libc-dev
+	libarchive-dev libsquashfs-dev libcurl4-openssl-dev libjansson-dev libisal-dev libzstd-dev liblz4-dev
+	libssl-dev zlib1g-dev python3'
+# What husk runs on (QEMU, mke2fs, kernel packages), and what makes the Debian root of the demo.
+demo='qemu-system-x86 e2fsprogs kmod xz-utils dpkg apt ca-certificates mmdebstrap fakechroot fakeroot
+	debian-archive-keyring'
+# What the end-to-end tests and the benches compare with and write images with.
+test='git busybox-static cpio squashfs-tools docker-registry skopeo umoci buildah gdisk socat
+	util-linux libasan8 libubsan1 s6'
+
+wanted=
+for purpose; do
+	case $purpose in
+	build) wanted="$wanted $build" ;;
+	demo) wanted="$wanted $demo" ;;
+	test) wanted="$wanted $test" ;;
+	*)
+		echo "need.sh: unknown purpose '$purpose'; they are build, demo and test" >&2
+		exit 2
+		;;
+	esac
+done
+
+missing=
+for package in $wanted; do
+	# A package may also be provided by another one; what dpkg calls installed is enough.
+	status=$(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null) || status=
+	[ "$status" = installed ] || missing="$missing $package"
+done
+[ -n "$missing" ] || exit 0
+
+line="apt-get update && apt-get install -y --no-install-recommends$missing"
+if [ "$(id -u)" -eq 0 ]; then
+	as_root=
+elif command -v sudo >/dev/null 2>&1 && sudo -n true 2>/dev/null; then
+	as_root='sudo -n'
+else
+	echo "$line"
+	exit 1
+fi
+echo "installing:$missing" >&2
+export DEBIAN_FRONTEND=noninteractive
+# shellcheck disable=SC2086 # both are lists of words
+{
+	$as_root env DEBIAN_FRONTEND=noninteractive apt-get -q update &&
+		$as_root env DEBIAN_FRONTEND=noninteractive apt-get -q -y install --no-install-recommends $missing
+} </dev/null >&2
