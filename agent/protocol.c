@@ -1,0 +1,143 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * protocol.c - the codec of the agent protocol
+ *
+ * Theory of operation: frames are appended to and read from byte queues that someone else fills and empties; nothing here
+ * does I/O or keeps state, so the same code serves the worker, the library and husk-init, and can be fuzzed alone. A
+ * decoder looks at every byte it is given once and answers yes, no, or "more".
+ */
+#include "agent/protocol.h"
+
+#include "base/bytes.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+
+#define ERROR_TEXT_MAX 1000
+#define SIGNAL_MAX 64
+
+long agent_frame_decode(const void *bytes, size_t size, struct agent_frame *frame)
+{
+	const uint8_t *at = bytes;
+
+	if (size < AGENT_HEADER_SIZE)
+		return 0;
+	uint32_t length = get_le32(at);
+	if (length > AGENT_PAYLOAD_MAX || at[4] == 0 || get_le16(at + 6) != 0)
+		return -EPROTO;
+	if (size - AGENT_HEADER_SIZE < length)
+		return 0;
+	*frame =
+		(struct agent_frame){.type = at[4], .stream = at[5], .size = length, .payload = at + AGENT_HEADER_SIZE};
+	return (long)AGENT_HEADER_SIZE + (long)length;
+}
+
+int agent_frame_put(struct buffer *b, enum agent_type type, uint8_t stream, const void *payload, size_t size)
+{
+	if (size > AGENT_PAYLOAD_MAX)
+		return -EMSGSIZE;
+	uint8_t *to = buffer_reserve(b, AGENT_HEADER_SIZE + size);
+	if (!to)
+		return -ENOMEM;
+	put_le32(to, (uint32_t)size);
+	to[4] = (uint8_t)type;
+	to[5] = stream;
+	put_le16(to + 6, 0);
+	if (size)
+		memcpy(to + AGENT_HEADER_SIZE, payload, size);
+	buffer_commit(b, AGENT_HEADER_SIZE + size);
+	return 0;
+}
+
+int agent_hello_put(struct buffer *b)
+{
+	return agent_u32_put(b, AGENT_HELLO, 0, AGENT_VERSION);
+}
+
+int agent_u32_put(struct buffer *b, enum agent_type type, uint8_t stream, uint32_t value)
+{
+	uint8_t bytes[4];
+	put_le32(bytes, value);
+	return agent_frame_put(b, type, stream, bytes, sizeof(bytes));
+}
+
+int agent_resize_put(struct buffer *b, uint16_t rows, uint16_t columns)
+{
+	uint8_t bytes[4];
+	put_le16(bytes, rows);
+	put_le16(bytes + 2, columns);
+	return agent_frame_put(b, AGENT_RESIZE, 0, bytes, sizeof(bytes));
+}
+
+int agent_exit_put(struct buffer *b, const struct agent_exit *exit)
+{
+	uint8_t bytes[AGENT_EXIT_SIZE];
+	put_le32(bytes, exit->kind);
+	put_le32(bytes + 4, exit->value);
+	put_le64(bytes + 8, exit->duration_ns);
+	put_le64(bytes + 16, exit->peak_rss);
+	return agent_frame_put(b, AGENT_EXIT, 0, bytes, sizeof(bytes));
+}
+
+int agent_error_put(struct buffer *b, enum agent_error code, const char *format, ...)
+{
+	uint8_t bytes[4 + ERROR_TEXT_MAX + 1];
+	va_list ap;
+	put_le32(bytes, code);
+	va_start(ap, format);
+	vsnprintf((char *)bytes + 4, ERROR_TEXT_MAX + 1, format, ap);
+	va_end(ap);
+	return agent_frame_put(b, AGENT_ERROR, 0, bytes, 4 + strlen((char *)bytes + 4));
+}
+
+bool agent_u32_get(const struct agent_frame *frame, uint32_t *value)
+{
+	if (frame->size != 4)
+		return false;
+	*value = get_le32(frame->payload);
+	return true;
+}
+
+bool agent_resize_get(const struct agent_frame *frame, uint16_t *rows, uint16_t *columns)
+{
+	if (frame->size != 4)
+		return false;
+	*rows = get_le16(frame->payload);
+	*columns = get_le16(frame->payload + 2);
+	return true;
+}
+
+bool agent_exit_get(const struct agent_frame *frame, struct agent_exit *exit)
+{
+	if (frame->size != AGENT_EXIT_SIZE)
+		return false;
+	struct agent_exit got = {
+		.kind = get_le32(frame->payload),
+		.value = get_le32(frame->payload + 4),
+		.duration_ns = get_le64(frame->payload + 8),
+		.peak_rss = get_le64(frame->payload + 16),
+	};
+	bool ok = got.kind == AGENT_EXITED ? got.value <= 255
+					   : got.kind == AGENT_SIGNALED && got.value >= 1 && got.value <= SIGNAL_MAX;
+	if (ok)
+		*exit = got;
+	return ok;
+}
+
+bool agent_error_get(const struct agent_frame *frame, uint32_t *code, char *text, size_t room)
+{
+	if (frame->size < 4 || frame->size > 4 + ERROR_TEXT_MAX || !room)
+		return false;
+	uint32_t got = get_le32(frame->payload);
+	size_t size = frame->size - 4;
+	if (got < AGENT_ERROR_PROTOCOL || got > AGENT_ERROR_SYSTEM || memchr(frame->payload + 4, 0, size))
+		return false;
+	*code = got;
+	size_t n = size < room - 1 ? size : room - 1;
+	for (size_t i = 0; i < n; i++) {
+		uint8_t c = frame->payload[4 + i];
+		text[i] = c >= 0x20 && c < 0x7f ? (char)c : '?';
+	}
+	text[n] = 0;
+	return true;
+}
