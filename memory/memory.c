@@ -1,0 +1,93 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* memory.c - guest memory: regions and the one bounds-checked accessor */
+#include "memory/memory.h"
+
+#include "base/cleanup.h"
+
+#include <fcntl.h>
+#include <inttypes.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+
+int memory_make_fd(uint64_t size, int *out, struct husk_error *err)
+{
+	CLEANUP_FD int fd = memfd_create("guest-ram", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+	if (fd < 0)
+		return error_errno(err, "make a memfd for guest memory");
+	if (size > INT64_MAX || ftruncate(fd, (off_t)size) < 0)
+		return error_errno(err, "size guest memory to %" PRIu64 " bytes", size);
+	if (fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) < 0)
+		return error_errno(err, "seal the guest memory");
+	*out = steal_fd(&fd);
+	return 0;
+}
+
+int memory_init(struct memory *memory, int fd, struct husk_error *err)
+{
+	struct stat st;
+	if (fstat(fd, &st) < 0)
+		return error_errno(err, "look at the guest memory's descriptor");
+	int seals = fcntl(fd, F_GET_SEALS);
+	if (seals < 0)
+		return error_errno(err, "read the seals of the guest memory");
+	if (!(seals & F_SEAL_SHRINK)) /* another holder could truncate it under our mapping: SIGBUS */
+		return error_set(err, -EINVAL, "guest memory is not sealed against shrinking");
+	*memory = (struct memory){.fd = fd, .fd_size = (uint64_t)st.st_size};
+	return 0;
+}
+
+static bool ranges_overlap(uint64_t a, uint64_t a_size, uint64_t b, uint64_t b_size)
+{
+	return a < b + b_size && b < a + a_size;
+}
+
+int memory_add(struct memory *memory, uint64_t gpa, uint64_t size, uint64_t fd_offset, struct husk_error *err)
+{
+	uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE), end, fd_end;
+	if (!size || (gpa | size | fd_offset) % page)
+		return error_set(err, -EINVAL,
+			"memory region at 0x%" PRIx64 " of 0x%" PRIx64 " bytes is not whole pages", gpa, size);
+	if (__builtin_add_overflow(gpa, size, &end) || __builtin_add_overflow(fd_offset, size, &fd_end) ||
+		fd_end > memory->fd_size)
+		return error_set(err, -ERANGE, "memory region at 0x%" PRIx64 " of 0x%" PRIx64 " bytes is out of range",
+			gpa, size);
+	if (memory->n_regions == MEMORY_REGIONS_MAX)
+		return error_set(err, -ENOSPC, "more than %d memory regions", MEMORY_REGIONS_MAX);
+	unsigned at = 0;
+	for (unsigned i = 0; i < memory->n_regions; i++) {
+		const struct memory_region *r = &memory->regions[i];
+		if (ranges_overlap(gpa, size, r->gpa, r->size))
+			return error_set(err, -EEXIST, "memory region at 0x%" PRIx64 " overlaps the one at 0x%" PRIx64,
+				gpa, r->gpa);
+		if (r->gpa < gpa)
+			at = i + 1;
+	}
+	void *host = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, memory->fd, (off_t)fd_offset);
+	if (host == MAP_FAILED)
+		return error_errno(err, "map %" PRIu64 " bytes of guest memory", size);
+	madvise(host, size, MADV_DONTDUMP);
+	for (unsigned i = memory->n_regions; i > at; i--)
+		memory->regions[i] = memory->regions[i - 1];
+	memory->regions[at] = (struct memory_region){.gpa = gpa, .size = size, .host = host};
+	memory->n_regions++;
+	return 0;
+}
+
+void memory_destroy(struct memory *memory)
+{
+	for (unsigned i = 0; i < memory->n_regions; i++)
+		munmap(memory->regions[i].host, memory->regions[i].size);
+	if (memory->fd > 0)
+		close(memory->fd);
+	*memory = (struct memory){.fd = -1};
+}
+
+void *memory_at(const struct memory *memory, uint64_t gpa, uint64_t size)
+{
+	for (unsigned i = 0; i < memory->n_regions; i++) {
+		const struct memory_region *r = &memory->regions[i];
+		if (gpa >= r->gpa && gpa - r->gpa < r->size)
+			return size && size <= r->size - (gpa - r->gpa) ? r->host + (gpa - r->gpa) : NULL;
+	}
+	return NULL;
+}

@@ -1,0 +1,55 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * memory.h - guest memory: where it lies in the worker, and the one accessor that everything goes through
+ *
+ * Theory of operation: a guest's RAM is one or more ranges of guest-physical addresses (regions), each a shared mapping of
+ * a part of one memfd. The machine decides on the layout (QEMU's q35 splits RAM around the hole below 4 GiB) and adds the
+ * regions before any device runs; after that they never change. Whoever wants guest bytes asks memory_at() for a pointer
+ * to (address, length) and gets one only when the whole range lies within one region: arithmetic overflow, holes and
+ * ranges that straddle two regions are refused. The memfd is sealed against shrinking, so a valid pointer stays valid and
+ * never faults, whatever another holder of the memfd does.
+ *
+ * What a pointer leads to belongs to the guest, which may change it at any moment: copy once, check the copy, use the copy.
+ */
+#ifndef MEMORY_MEMORY_H
+#define MEMORY_MEMORY_H
+
+#include "base/error.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define MEMORY_REGIONS_MAX 8
+
+/** Guest-physical [gpa, gpa + size) lies at host. */
+struct memory_region {
+	uint64_t gpa;
+	uint64_t size;
+	uint8_t *host;
+};
+
+/** Regions are sorted by gpa and do not overlap. */
+struct memory {
+	int fd; /* owned */
+	uint64_t fd_size;
+	unsigned n_regions;
+	struct memory_region regions[MEMORY_REGIONS_MAX];
+};
+
+/** Make a memfd of @size bytes for guest RAM, sealed against growing, shrinking and further seals; CLOEXEC. */
+int memory_make_fd(uint64_t size, int *out, struct husk_error *err);
+
+/** Start without regions over @fd, which must be sealed against shrinking; taken on success. */
+int memory_init(struct memory *memory, int fd, struct husk_error *err);
+
+/** Map [@fd_offset, @fd_offset + @size) of the memfd as guest-physical [@gpa, @gpa + @size). All page-aligned. */
+int memory_add(struct memory *memory, uint64_t gpa, uint64_t size, uint64_t fd_offset, struct husk_error *err);
+
+/** Unmap everything and close the memfd; fine after a memory_init() that failed on a zeroed struct. */
+void memory_destroy(struct memory *memory);
+
+/** Where [@gpa, @gpa + @size) lies, or NULL: not wholly in one region, or @size is 0. */
+void *memory_at(const struct memory *memory, uint64_t gpa, uint64_t size);
+
+#endif
