@@ -14,11 +14,13 @@
 
 #define VSOCK_CID_HOST 2
 #define VSOCK_CID_GUEST 3
+#define VSOCK_CONNECTIONS_MAX 20000
+#define VSOCK_CONNECT_TIMEOUT_MS 10000
 
 struct vsock;
 
 /** The guest answered a connect of the host: @error is 0, or -ECONNREFUSED, -ECONNRESET, -ETIMEDOUT. On success bytes flow.
- *  Called once, never from within vsock_connect(). */
+ *  Called once, never from within vsock_connect(); not called any more after vsock_destroy(). */
 typedef void vsock_connected_fn(void *data, int error);
 
 /** A guest program connects to host port @port: return a non-blocking stream descriptor (ownership passes to the muxer) to
@@ -32,9 +34,11 @@ void vsock_destroy(struct vsock *vsock);
 /** The device's face to a transport. */
 struct virtio_device *vsock_device(struct vsock *vsock);
 
-/** Connect the host stream @fd (non-blocking, taken, also on failure) to guest @port. @connected may be NULL. @greeting
- *  (may be NULL) is written to @fd before any byte of the guest, once connected (the hybrid form's "OK n\n"). */
-int vsock_connect(struct vsock *vsock, int fd, uint32_t port, const char *greeting, vsock_connected_fn *connected,
-	void *data, struct husk_error *err);
+/** Connect the host stream @fd (non-blocking, taken, also on failure) to guest @port. @connected may be NULL. With
+ *  @hybrid "OK <local port>\n" is written to @fd before any byte of the guest, once connected. Fails with -ENOSPC when
+ *  there are VSOCK_CONNECTIONS_MAX already. A guest that does not answer within VSOCK_CONNECT_TIMEOUT_MS, be it because
+ *  its driver is not up yet, gives -ETIMEDOUT. */
+int vsock_connect(struct vsock *vsock, int fd, uint32_t port, bool hybrid, vsock_connected_fn *connected, void *data,
+	struct husk_error *err);
 
 #endif
