@@ -7,10 +7,12 @@
 
 #include <fcntl.h>
 #include <signal.h>
+#include <stdint.h>
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
+#include <unistd.h>
 
 /** Put @fds to @base, base + 1, … of this process. All sources are first moved above the target range, so that no target
  *  overwrites a source that is still needed. */
@@ -36,11 +38,12 @@ static void child_run(const struct spawn *how, int report, pid_t parent)
 {
 	int keep = SPAWN_FDS + (int)how->n_fds; /* targets are 0 … keep - 1, the report pipe ends up at keep */
 	int moved[SPAWN_FDS + how->n_fds];
-	struct sigaction standard = {.sa_handler = SIG_DFL};
+	static const uint64_t standard[8] = {0}; /* the kernel's struct sigaction: SIG_DFL, no flags, no mask */
 	sigset_t none;
 
+	/* Not sigaction(3): it refuses the two signals that glibc keeps to itself, and posix_spawn leaves those ignored. */
 	for (int s = 1; s < NSIG; s++)
-		sigaction(s, &standard, NULL);
+		syscall(SYS_rt_sigaction, s, standard, NULL, (NSIG - 1) / 8);
 	if (how->die_with_parent && (prctl(PR_SET_PDEATHSIG, SIGKILL) < 0 || getppid() != parent))
 		_exit(127);
 	if (how->new_session)

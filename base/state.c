@@ -1,0 +1,178 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * state.c - the VM's state record on disk, and the identity of processes
+ *
+ * Theory of operation: a slot is a 16-byte header (u32 magic | u16 version | u16 0 | u32 length | u32 CRC-32 of the
+ * length bytes that follow) and the fields in a fixed order. A generation overwrites the older of the two slots with one
+ * pwrite(), so a writer that dies in the middle damages only what was out of date. There is no fsync: the record tells
+ * about processes, none of which outlives the host's boot, and the boot id in it says which boot that was.
+ */
+#include "base/state.h"
+
+#include "base/bytes.h"
+#include "base/cleanup.h"
+#include "base/tlv.h"
+
+#include <fcntl.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <time.h>
+
+#define HEADER_SIZE 16
+#define PROCESS_SIZE 12
+#define BODY_SIZE (8 + 3 * 4 + 8 + 40 + 3 * PROCESS_SIZE + 8 + 8 + 512)
+
+static uint8_t *put_process(uint8_t *at, const struct process_id *id)
+{
+	put_le32(at, (uint32_t)id->pid);
+	put_le64(at + 4, id->start_time);
+	return at + PROCESS_SIZE;
+}
+
+static const uint8_t *get_process(const uint8_t *at, struct process_id *id)
+{
+	id->pid = (int32_t)get_le32(at);
+	id->start_time = get_le64(at + 4);
+	return at + PROCESS_SIZE;
+}
+
+static void encode(uint8_t slot[HEADER_SIZE + BODY_SIZE], const struct vm_state_record *r)
+{
+	uint8_t *at = slot + HEADER_SIZE;
+
+	put_le64(at, r->generation);
+	put_le32(at + 8, r->state);
+	put_le32(at + 12, r->end);
+	put_le32(at + 16, r->value);
+	put_le64(at + 20, r->changed_ns);
+	memcpy(at + 28, r->boot_id, sizeof(r->boot_id));
+	at = put_process(at + 68, &r->supervisor);
+	at = put_process(at, &r->worker);
+	at = put_process(at, &r->machine);
+	put_le64(at, r->duration_ns);
+	put_le64(at + 8, r->peak_rss);
+	memcpy(at + 16, r->reason, sizeof(r->reason));
+	put_le32(slot, STATE_MAGIC);
+	put_le16(slot + 4, STATE_VERSION);
+	put_le16(slot + 6, 0);
+	put_le32(slot + 8, BODY_SIZE);
+	put_le32(slot + 12, crc32_ieee(0, slot + HEADER_SIZE, BODY_SIZE));
+}
+
+/** 0, -EBADMSG, or -EPROTO for a whole slot of another version. */
+static int decode(const uint8_t *slot, size_t size, struct vm_state_record *r)
+{
+	if (size < HEADER_SIZE || get_le32(slot) != STATE_MAGIC)
+		return -EBADMSG;
+	if (get_le16(slot + 4) != STATE_VERSION)
+		return -EPROTO;
+	if (size < HEADER_SIZE + BODY_SIZE || get_le16(slot + 6) || get_le32(slot + 8) != BODY_SIZE ||
+		get_le32(slot + 12) != crc32_ieee(0, slot + HEADER_SIZE, BODY_SIZE))
+		return -EBADMSG;
+
+	const uint8_t *at = slot + HEADER_SIZE;
+	r->generation = get_le64(at);
+	r->state = get_le32(at + 8);
+	r->end = get_le32(at + 12);
+	r->value = get_le32(at + 16);
+	r->changed_ns = get_le64(at + 20);
+	memcpy(r->boot_id, at + 28, sizeof(r->boot_id));
+	r->boot_id[sizeof(r->boot_id) - 1] = 0;
+	at = get_process(at + 68, &r->supervisor);
+	at = get_process(at, &r->worker);
+	at = get_process(at, &r->machine);
+	r->duration_ns = get_le64(at);
+	r->peak_rss = get_le64(at + 8);
+	memcpy(r->reason, at + 16, sizeof(r->reason));
+	r->reason[sizeof(r->reason) - 1] = 0;
+	return 0;
+}
+
+int state_write(int fd, struct vm_state_record *record, struct husk_error *err)
+{
+	uint8_t slot[HEADER_SIZE + BODY_SIZE];
+	struct timespec now;
+
+	clock_gettime(CLOCK_REALTIME, &now);
+	record->changed_ns = (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
+	record->generation++;
+	encode(slot, record);
+	ssize_t n = pwrite(fd, slot, sizeof(slot), (off_t)(record->generation % 2 * STATE_SLOT));
+	if (n < 0)
+		return error_errno(err, "write the VM's state");
+	return n == sizeof(slot) ? 0 : error_set(err, -ENOSPC, "write the VM's state: only a part was written");
+}
+
+int state_read(int fd, struct vm_state_record *record, struct husk_error *err)
+{
+	bool found = false, foreign = false;
+
+	for (int i = 0; i < 2; i++) {
+		uint8_t slot[HEADER_SIZE + BODY_SIZE];
+		struct vm_state_record r;
+		ssize_t n = pread(fd, slot, sizeof(slot), i * STATE_SLOT);
+		if (n < 0)
+			return error_errno(err, "read the VM's state");
+		int rc = decode(slot, (size_t)n, &r);
+		foreign |= rc == -EPROTO;
+		if (rc < 0 || (found && r.generation <= record->generation))
+			continue;
+		*record = r;
+		found = true;
+	}
+	if (foreign)
+		return error_set(err, -EPROTO, "read the VM's state: it was written by another version of husk");
+	return found ? 0 : error_set(err, -EBADMSG, "read the VM's state: no whole record in it");
+}
+
+int process_identify(pid_t pid, struct process_id *id)
+{
+	char path[32], text[1024];
+
+	snprintf(path, sizeof(path), "/proc/%d/stat", (int)pid);
+	CLEANUP_FD int fd = open(path, O_RDONLY | O_CLOEXEC);
+	ssize_t n = fd < 0 ? -1 : read(fd, text, sizeof(text) - 1);
+	if (n <= 0)
+		return -ESRCH;
+	text[n] = 0;
+	/* Field 2, the name, may hold spaces and parentheses; field 3 follows the last ')'. proc(5) */
+	char *at = strrchr(text, ')');
+	for (int field = 2; at && field < 22; field++)
+		at = strchr(at + 1, ' ');
+	if (!at)
+		return -ESRCH;
+	*id = (struct process_id){.pid = pid, .start_time = strtoull(at + 1, NULL, 10)};
+	return 0;
+}
+
+bool process_alive(const struct process_id *id, const char *boot_id)
+{
+	struct process_id now;
+	char here[40];
+
+	if (id->pid <= 0)
+		return false;
+	host_boot_id(here);
+	return strcmp(here, boot_id) == 0 && process_identify(id->pid, &now) == 0 && now.start_time == id->start_time;
+}
+
+void host_boot_id(char out[40])
+{
+	CLEANUP_FD int fd = open("/proc/sys/kernel/random/boot_id", O_RDONLY | O_CLOEXEC);
+	ssize_t n = fd < 0 ? -1 : read(fd, out, 39);
+	out[n > 0 ? n : 0] = 0;
+	out[strcspn(out, "\n")] = 0;
+}
+
+const char *vm_state_name(uint32_t state)
+{
+	static const char *const names[] = {
+		[VM_CREATING] = "creating",
+		[VM_STARTING] = "starting",
+		[VM_RUNNING] = "running",
+		[VM_PAUSED] = "paused",
+		[VM_STOPPED] = "stopped",
+		[VM_ERROR] = "error",
+	};
+	return state < ARRAY_SIZE(names) && names[state] ? names[state] : "unknown";
+}

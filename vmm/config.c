@@ -1,0 +1,289 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * config.c - the envelope that husk-vmm gets, and the messages between caller, supervisor and worker
+ *
+ * Theory of operation: the entries of the envelope are described by a table: tag, kind and the member of struct vm_config
+ * that takes the value. Reading walks the entries once; every tag but VMM_LAYER_FD may occur once, a tag outside the table
+ * is refused (base/tlv.h), and each descriptor must be open at that moment and named only once, so that the struct owns
+ * what it holds and closes nothing twice. What a process needs of the optional members it checks itself.
+ */
+#include "vmm/config.h"
+
+#include "agent/protocol.h"
+#include "base/cleanup.h"
+#include "base/fd.h"
+#include "base/tlv.h"
+
+#include <fcntl.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+
+enum kind { KIND_STRING, KIND_U32, KIND_U64, KIND_FD };
+
+/** Where a tag's value goes. */
+struct entry_rule {
+	uint16_t tag;
+	enum kind kind;
+	size_t member;
+	size_t string_max;
+};
+
+#define RULE(tag_, kind_, member_, ...)                                                                                \
+	{                                                                                                              \
+		tag_, kind_, offsetof(struct vmm_config, member_), ##__VA_ARGS__                                       \
+	}
+
+static const struct entry_rule rules[] = {
+	RULE(VMM_ID, KIND_STRING, id, 64),
+	RULE(VMM_MACHINE, KIND_U32, machine),
+	RULE(VMM_MEMORY, KIND_U64, memory),
+	RULE(VMM_CPUS, KIND_U32, cpus),
+	RULE(VMM_QEMU_PATH, KIND_STRING, qemu_path, 4095),
+	RULE(VMM_CMDLINE, KIND_STRING, cmdline, 2047), /* COMMAND_LINE_SIZE of x86 is 2048 */
+	RULE(VMM_KERNEL_FD, KIND_FD, kernel_fd),
+	RULE(VMM_INITRD_FD, KIND_FD, initrd_fd),
+	RULE(VMM_SCRATCH_FD, KIND_FD, scratch_fd),
+	RULE(VMM_RUNTIME_FD, KIND_FD, runtime_fd),
+	RULE(VMM_STATE_FD, KIND_FD, state_fd),
+	RULE(VMM_LOG_FD, KIND_FD, log_fd),
+	RULE(VMM_CALLER_FD, KIND_FD, caller_fd),
+	RULE(VMM_CONTROL_FD, KIND_FD, control_fd),
+	RULE(VMM_STDIN_FD, KIND_FD, stdio_fd[0]),
+	RULE(VMM_STDOUT_FD, KIND_FD, stdio_fd[1]),
+	RULE(VMM_STDERR_FD, KIND_FD, stdio_fd[2]),
+	RULE(VMM_START_TIMEOUT_MS, KIND_U64, start_timeout_ms),
+	RULE(VMM_TIMEOUT_MS, KIND_U64, timeout_ms),
+	RULE(VMM_MEMORY_FD, KIND_FD, memory_fd),
+	RULE(VMM_QMP_FD, KIND_FD, qmp_fd),
+	RULE(VMM_BLK_ROOT_FD, KIND_FD, blk_root_fd),
+	RULE(VMM_BLK_SCRATCH_FD, KIND_FD, blk_scratch_fd),
+	RULE(VMM_VSOCK_FD, KIND_FD, vsock_fd),
+	RULE(VMM_SUPERVISOR_FD, KIND_FD, supervisor_fd),
+};
+
+_Static_assert(sizeof(enum vmm_machine) == sizeof(uint32_t), "an enum is read as a u32");
+
+/** What a walk over the entries has met. */
+struct reading {
+	struct vmm_config *config;
+	uint64_t seen; /* bit per tag, all tags are below 64 */
+	uint64_t fds_seen[16]; /* bit per descriptor number; those beyond are compared one by one */
+	struct husk_error *err;
+};
+
+static void config_init(struct vmm_config *c)
+{
+	*c = (struct vmm_config){.machine = VMM_MACHINE_QEMU};
+	for (size_t i = 0; i < ARRAY_SIZE(rules); i++)
+		if (rules[i].kind == KIND_FD)
+			*(int *)((char *)c + rules[i].member) = -1;
+}
+
+/** Take ownership of the descriptor that an entry names into *@to. */
+static int take_fd(struct reading *r, const struct tlv *entry, int *to)
+{
+	uint32_t fd;
+
+	if (!tlv_u32(entry, &fd) || fd < 3 || fd >= sizeof(r->fds_seen) * 8)
+		return error_set(r->err, -EINVAL, "entry %u of the configuration is no descriptor", entry->tag);
+	if (r->fds_seen[fd / 64] >> fd % 64 & 1)
+		return error_set(r->err, -EINVAL, "descriptor %u is named twice in the configuration", fd);
+	if (fd_set_cloexec((int)fd, true) < 0)
+		return error_set(r->err, -EBADF, "descriptor %u of the configuration is not open", fd);
+	r->fds_seen[fd / 64] |= 1ull << fd % 64;
+	*to = (int)fd;
+	return 0;
+}
+
+static int take_exec(struct reading *r, const struct tlv *entry)
+{
+	struct vmm_config *c = r->config;
+
+	if (entry->size == 0 || entry->size > AGENT_PAYLOAD_MAX)
+		return error_set(r->err, -EINVAL, "the workload's description has %u bytes, not 1 to %u", entry->size,
+			AGENT_PAYLOAD_MAX);
+	c->exec = malloc(entry->size);
+	if (!c->exec)
+		return error_set(r->err, -ENOMEM, "read the configuration: out of memory");
+	memcpy(c->exec, entry->value, entry->size);
+	c->exec_size = entry->size;
+	return 0;
+}
+
+static int take_layer(struct reading *r, const struct tlv *entry)
+{
+	struct vmm_config *c = r->config;
+
+	if (c->n_layers == VMM_LAYERS_MAX)
+		return error_set(r->err, -E2BIG, "more than %d layers", VMM_LAYERS_MAX);
+	int rc = take_fd(r, entry, &c->layer_fd[c->n_layers]);
+	if (rc == 0)
+		c->n_layers++;
+	return rc;
+}
+
+static int take_by_rule(struct reading *r, const struct tlv *entry, const struct entry_rule *rule)
+{
+	void *member = (char *)r->config + rule->member;
+	bool ok = true;
+
+	switch (rule->kind) {
+	case KIND_STRING:
+		ok = entry->size <= rule->string_max && (*(char **)member = tlv_string(entry)) != NULL;
+		break;
+	case KIND_U32:
+		ok = tlv_u32(entry, member);
+		break;
+	case KIND_U64:
+		ok = tlv_u64(entry, member);
+		break;
+	case KIND_FD:
+		return take_fd(r, entry, member);
+	}
+	return ok ? 0 : error_set(r->err, -EINVAL, "entry %u of the configuration is malformed", entry->tag);
+}
+
+static int take_entry(struct reading *r, const struct tlv *entry)
+{
+	uint32_t lifetime;
+
+	if (entry->tag == VMM_LAYER_FD)
+		return take_layer(r, entry);
+	if (entry->tag < 64 && r->seen >> entry->tag & 1)
+		return error_set(r->err, -EINVAL, "entry %u occurs twice in the configuration", entry->tag);
+	if (entry->tag < 64)
+		r->seen |= 1ull << entry->tag;
+	if (entry->tag == VMM_EXEC)
+		return take_exec(r, entry);
+	if (entry->tag == VMM_LIFETIME) {
+		if (!tlv_u32(entry, &lifetime) || lifetime > 1)
+			return error_set(r->err, -EINVAL, "unknown lifetime in the configuration");
+		r->config->detached = lifetime == 1;
+		return 0;
+	}
+	for (size_t i = 0; i < ARRAY_SIZE(rules); i++)
+		if (rules[i].tag == entry->tag)
+			return take_by_rule(r, entry, &rules[i]);
+	return error_set(r->err, -EINVAL, "unknown entry %u in the configuration", entry->tag);
+}
+
+static int check_config(const struct vmm_config *c, struct husk_error *err)
+{
+	if (!c->id || !c->id[0])
+		return error_set(err, -EINVAL, "the configuration has no VM id");
+	if (c->machine != VMM_MACHINE_QEMU && c->machine != VMM_MACHINE_KVM)
+		return error_set(err, -EINVAL, "unknown machine kind %u", (unsigned)c->machine);
+	if (c->memory == 0 || c->memory % (1u << 20) || c->memory > 1ull << 46)
+		return error_set(err, -EINVAL, "the VM's memory is not a multiple of 1 MiB in range");
+	if (c->cpus < 1 || c->cpus > 255)
+		return error_set(err, -EINVAL, "the VM's number of CPUs is not 1 to 255");
+	return 0;
+}
+
+static int read_entries(int fd, struct vmm_config *config, struct husk_error *err)
+{
+	CLEANUP_BUFFER struct buffer b = {0};
+	struct reading reading = {.config = config, .err = err};
+	struct tlv_reader reader;
+	struct tlv entry;
+
+	if (lseek(fd, 0, SEEK_SET) < 0)
+		return error_errno(err, "read the configuration");
+	int rc = fd_read_to_end(fd, &b, VMM_SIZE_MAX);
+	if (rc < 0) {
+		errno = -rc;
+		return error_errno(err, "read the configuration");
+	}
+	rc = tlv_open(&reader, buffer_bytes(&b), b.size, VMM_MAGIC, VMM_VERSION, err);
+	if (rc < 0)
+		return error_prefix(err, "read the configuration");
+	if (fd < 1024)
+		reading.fds_seen[fd / 64] |= 1ull << fd % 64; /* closed below, so no entry can own it */
+	while (tlv_next(&reader, &entry))
+		if ((rc = take_entry(&reading, &entry)) < 0)
+			return rc;
+	if (reader.broken)
+		return error_set(err, -EBADMSG, "the configuration is malformed");
+	return check_config(config, err);
+}
+
+int vmm_config_read(int fd, struct vmm_config *config, struct husk_error *err)
+{
+	CLEANUP_FD int envelope = fd;
+
+	config_init(config);
+	int rc = read_entries(envelope, config, err);
+	if (rc < 0)
+		vmm_config_free(config);
+	return rc;
+}
+
+void vmm_config_free(struct vmm_config *config)
+{
+	for (size_t i = 0; i < ARRAY_SIZE(rules); i++) {
+		void *member = (char *)config + rules[i].member;
+		if (rules[i].kind == KIND_STRING)
+			cleanup_free(member);
+		else if (rules[i].kind == KIND_FD)
+			cleanup_fd(member);
+	}
+	for (size_t i = 0; i < config->n_layers; i++)
+		cleanup_fd(&config->layer_fd[i]);
+	free(config->exec);
+	config_init(config);
+}
+
+/** A worker's word about a workload is held to the ranges that a process can have. */
+static bool end_check(const struct vm_message *m)
+{
+	switch (m->end) {
+	case VM_END_EXITED:
+		return m->value <= 255;
+	case VM_END_SIGNALED:
+		return m->value >= 1 && m->value <= 64;
+	case VM_END_NOT_STARTED:
+		return m->value >= AGENT_ERROR_PROTOCOL && m->value <= AGENT_ERROR_SYSTEM;
+	default:
+		return m->end > VM_END_NONE && m->end <= VM_END_FAILED;
+	}
+}
+
+bool vm_message_check(const struct vm_message *m)
+{
+	const char *end = memchr(m->text, 0, sizeof(m->text));
+
+	if (!end || m->reserved)
+		return false;
+	for (const char *at = m->text; at < end; at++)
+		if (*at < 0x20 || *at > 0x7e)
+			return false;
+	switch (m->kind) {
+	case VM_MESSAGE_READY:
+	case VM_MESSAGE_STARTED:
+	case VM_CONTROL_KILL:
+	case VM_CONTROL_RESIZE:
+		return m->end == VM_END_NONE;
+	case VM_MESSAGE_OUTCOME:
+		return end_check(m);
+	case VM_CONTROL_SIGNAL:
+		return m->end == VM_END_NONE && m->value >= 1 && m->value <= 64;
+	default:
+		return false;
+	}
+}
+
+void vm_message_text(struct vm_message *message, const char *format, ...)
+{
+	va_list args;
+
+	memset(message->text, 0, sizeof(message->text));
+	va_start(args, format);
+	vsnprintf(message->text, sizeof(message->text), format, args);
+	va_end(args);
+	for (char *at = message->text; *at; at++)
+		if (*at < 0x20 || *at > 0x7e)
+			*at = '?';
+}
