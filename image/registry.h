@@ -22,6 +22,8 @@ struct registry_options {
 	void *notice_data;
 	/** Checked often; when it turns nonzero transfers end with -EINTR. May be NULL. */
 	const volatile int *cancelled;
+	uint32_t retry_base_ms; /* the first back-off, doubled from retry to retry; 0: 500 */
+	uint32_t stall_ms; /* a transfer that moved less than 1 KiB in this time has stalled; 0: 30000 */
 };
 
 int registry_open(const struct registry_options *options, struct registry **out, struct husk_error *err);
@@ -43,8 +45,8 @@ int registry_blob(struct registry *registry, const struct reference *ref, const 
 
 /** Check @user and @password against @host and store them in config.json's auths (0600, atomically, keeping all else that
  *  is in the file). */
-int registry_login(struct registry *registry, const char *host, const char *user, const char *password,
-	struct husk_error *err);
+int registry_login(
+	struct registry *registry, const char *host, const char *user, const char *password, struct husk_error *err);
 /** Remove the stored credentials of @host; -ENOENT when there are none. */
 int registry_logout(struct registry *registry, const char *host, struct husk_error *err);
 
