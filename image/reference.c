@@ -262,9 +262,10 @@ char *reference_familiar(const struct reference *ref)
 	const char *repository = ref->repository;
 	if (strcmp(ref->registry, DEFAULT_REGISTRY) != 0)
 		return reference_format(ref);
-	size_t n = strlen(OFFICIAL_PREFIX);
-	if (strncmp(repository, OFFICIAL_PREFIX, n) == 0 && !strchr(repository + n, '/') && !is_bare_id(repository + n))
-		return with_selectors("", repository + n, ref);
+	const char *slash = strchr(repository, '/');
+	bool official = slash && strncmp(repository, OFFICIAL_PREFIX, (size_t)(slash + 1 - repository)) == 0;
+	if (official && !strchr(slash + 1, '/') && !is_bare_id(slash + 1))
+		return with_selectors("", slash + 1, ref);
 	/* A first component that reads like a registry needs the registry in front to be read back. */
 	if (is_registry(repository, strcspn(repository, "/")))
 		return reference_format(ref);
