@@ -22,6 +22,7 @@
 
 #define HELPER_SECONDS 30
 #define HELPER_OUTPUT_MAX 65536
+#define ENDING_MS 5000
 #define POLL_MS 100 /* how late a cancellation may be seen */
 
 static bool name_valid(const char *name)
@@ -76,13 +77,16 @@ int credential_helper_run(const char *name, const char *verb, const char *input,
 
 	char *const argv[] = {program, (char *)verb, NULL};
 	struct spawn how = {.path = program, .argv = argv, .stdio = {in, writing, -1}, .die_with_parent = true};
+	CLEANUP_FD int pidfd = -1;
 	pid_t pid;
-	rc = spawn(&how, &pid, NULL, err);
+	rc = spawn(&how, &pid, &pidfd, err);
 	if (rc < 0)
 		return rc;
 	close(steal_fd(&writing));
 	rc = read_answer(reading, program, cancelled, output, err);
-	if (rc < 0)
+	/* Its answer is complete, so it has nothing left to do but to end. */
+	struct pollfd ended = {.fd = pidfd, .events = POLLIN};
+	if (rc < 0 || poll(&ended, 1, ENDING_MS) <= 0)
 		kill(pid, SIGKILL);
 	int how_it_ended = 0;
 	while (waitpid(pid, &how_it_ended, 0) < 0)

@@ -3,7 +3,15 @@
  * registry.h - the client side of the OCI distribution API, on libcurl. Runs in husk-image only.
  *
  * One client serves one pull or one verb; it may be used from several threads at once (each transfer has its own easy
- * handle; tokens are shared under a lock).
+ * handle; tokens are shared under a lock). The process must ignore SIGPIPE.
+ *
+ * Registries are spoken to over https. A loopback host (localhost, 127.0.0.0/8, [::1]) gets plain HTTP unless TLS answers
+ * there, and never goes through a proxy. Credentials come from config.json and its credential helpers when a registry
+ * asks for them, and go to that registry and the token server it names, to no other host.
+ *
+ * Errors: -EACCES 401 and 403, -ENOENT 404, -EBUSY 429, -EREMOTEIO 5xx, -EBADMSG bytes other than promised, -EFBIG too
+ * many of them, -EPROTO no registry, -ENOTSUP schema 1, -ETIMEDOUT, -ECONNREFUSED, -ECONNRESET, -EHOSTUNREACH (unknown
+ * name), -EKEYREJECTED (certificate), -EINTR cancelled.
  */
 #ifndef IMAGE_REGISTRY_H
 #define IMAGE_REGISTRY_H
@@ -39,11 +47,13 @@ typedef void registry_progress(void *data, uint64_t bytes);
 
 /** Fetch a blob of @size bytes into @fd, a read-write file that may hold a beginning left by an earlier attempt: what is
  *  there is kept and the rest is asked for with a Range. The whole is verified against @digest; on a mismatch the file is
- *  emptied and -EBADMSG returned. Retries transient failures with back-off. Honours no more bytes than @size. */
+ *  emptied and -EBADMSG returned (when a part was there before, after one more fetch of the whole). Retries transient
+ *  failures with back-off. Takes no more bytes than @size. On other errors the file keeps what came. */
 int registry_blob(struct registry *registry, const struct reference *ref, const char *digest, uint64_t size, int fd,
 	registry_progress *progress, void *progress_data, struct husk_error *err);
 
-/** Check @user and @password against @host and store them in config.json's auths (0600, atomically, keeping all else that
+/** Check @user and @password against @host and store them: in the credential helper that config.json names,
+ *  else in its auths (0600, atomically, keeping all else that
  *  is in the file). */
 int registry_login(
 	struct registry *registry, const char *host, const char *user, const char *password, struct husk_error *err);
