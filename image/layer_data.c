@@ -124,6 +124,8 @@ static int write_block(sqfs_block_writer_t *w, void *user, sqfs_u32 size, sqfs_u
 	struct layer_data *d = (struct layer_data *)((char *)w - offsetof(struct layer_data, writer));
 	uint32_t stored = flags & SQFS_BLK_IS_COMPRESSED ? size : size | 1 << 24;
 	*location = d->file.size;
+	if (d->abandoned)
+		return 0;
 	int r = file_write(&d->file.base, *location, bytes, size);
 	if (r < 0)
 		return r;
@@ -179,6 +181,10 @@ int layer_data_init(struct layer_data *d, struct layer_tree *tree, int fd, struc
 
 void layer_data_free(struct layer_data *d)
 {
+	/* Blocks in flight would leak: let them come back, and drop them. */
+	d->abandoned = true;
+	if (d->processor)
+		sqfs_block_processor_sync(d->processor);
 	if (d->processor)
 		sqfs_destroy(d->processor);
 	if (d->fragments)

@@ -39,6 +39,7 @@ struct layer_data {
 	sqfs_frag_table_t *fragments;
 	struct layer_pool slots; /* uint32_t */
 	uint64_t holes; /* bytes so far */
+	bool abandoned; /* what comes back is dropped */
 	uint32_t n_fragments; /* fragment blocks begun */
 	uint32_t fragment_fill;
 	uint8_t *fragment;

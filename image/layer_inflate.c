@@ -148,6 +148,8 @@ static int step_gzip(struct layer_inflate *f, struct layer_span *span, struct hu
 	if (s->block_state == ISAL_BLOCK_FINISH) {
 		if (span->in_size == 0)
 			return 0;
+		if (span->in[0] != 0x1f)
+			return error_set(err, -EINVAL, "gzip: something that is not gzip behind the end");
 		isal_inflate_reset(s);
 		s->crc_flag = ISAL_GZIP;
 	}
@@ -161,7 +163,7 @@ static int step_gzip(struct layer_inflate *f, struct layer_span *span, struct hu
 	span->out = s->next_out;
 	span->out_size = s->avail_out;
 	if (r == ISAL_INVALID_WRAPPER || r == ISAL_UNSUPPORTED_METHOD)
-		return error_set(err, -EINVAL, "gzip: invalid header, or something that is not gzip behind the end");
+		return error_set(err, -EINVAL, "gzip: invalid header");
 	if (r == ISAL_INCORRECT_CHECKSUM)
 		return error_set(err, -EINVAL, "gzip: wrong checksum");
 	if (r != ISAL_DECOMP_OK && r != ISAL_END_INPUT && r != ISAL_OUT_OVERFLOW)
@@ -171,6 +173,8 @@ static int step_gzip(struct layer_inflate *f, struct layer_span *span, struct hu
 
 static int step_zstd(struct layer_inflate *f, struct layer_span *span, struct husk_error *err)
 {
+	if (span->in_size == 0 && f->zstd_wants == 0)
+		return 0; /* else it would begin to want the next frame */
 	ZSTD_inBuffer in = {.src = span->in, .size = span->in_size};
 	ZSTD_outBuffer out = {.dst = span->out, .size = span->out_size};
 	size_t r = ZSTD_decompressStream(f->zstd, &out, &in);

@@ -56,7 +56,6 @@ int layer_path_check(const char *path, const char *what, struct husk_error *err)
 /** A walk under way. */
 struct walk {
 	struct layer_tree *t;
-	const char *path; /* for messages */
 	uint32_t root, dir;
 	unsigned links;
 	bool create;
@@ -69,7 +68,7 @@ struct walk {
 static int enter_missing(struct walk *w, size_t n)
 {
 	if (!w->create)
-		return error_set(w->err, -ENOENT, "\"%.300s\": no such file in this layer", w->path);
+		return error_set(w->err, -ENOENT, "no such file in this layer");
 	struct layer_place place = {.dir = w->dir, .n = n};
 	memcpy(place.name, w->at, n);
 	return layer_path_directory(w->t, &place, true, &w->dir, w->err);
@@ -82,9 +81,9 @@ static int enter_link(struct walk *w, size_t n, const struct layer_inode *link)
 	const char *target = layer_tree_text_at(w->t, link->symlink.target, &target_n);
 	const char *rest = w->at + n;
 	if (++w->links > LINKS_MAX)
-		return error_set(w->err, -ELOOP, "\"%.300s\" goes through too many symbolic links", w->path);
+		return error_set(w->err, -ELOOP, "goes through too many symbolic links");
 	if (target_n + strlen(rest) + 1 > WALK_MAX)
-		return error_set(w->err, -ENAMETOOLONG, "\"%.300s\" becomes too long through symbolic links", w->path);
+		return error_set(w->err, -ENAMETOOLONG, "becomes too long through symbolic links");
 	if (target[0] == '/')
 		w->dir = w->root;
 	memcpy(w->spare, target, target_n);
@@ -104,8 +103,8 @@ static int enter(struct walk *w, size_t n)
 		return 0;
 	}
 	if (n > LAYER_NAME_MAX)
-		return error_set(w->err, -ENAMETOOLONG, "\"%.300s\" has a component longer than %d bytes", w->path,
-			LAYER_NAME_MAX);
+		return error_set(
+			w->err, -ENAMETOOLONG, "a link's target has a component longer than %d bytes", LAYER_NAME_MAX);
 	uint32_t found = layer_tree_lookup(w->t, w->dir, w->at, n);
 	const struct layer_inode *i = found == LAYER_NONE ? NULL : layer_inode(w->t, layer_dentry(w->t, found)->inode);
 	if (i && layer_is(i, S_IFLNK))
@@ -117,8 +116,7 @@ static int enter(struct walk *w, size_t n)
 		if (r < 0)
 			return r;
 	} else {
-		return error_set(w->err, -ENOTDIR, "\"%.300s\" goes through \"%.*s\", which is not a directory",
-			w->path, (int)n, w->at);
+		return error_set(w->err, -ENOTDIR, "goes through \"%.*s\", which is not a directory", (int)n, w->at);
 	}
 	w->at += n;
 	return 0;
@@ -147,14 +145,7 @@ int layer_path_walk(struct layer_tree *t, uint32_t root, const char *path, bool 
 	struct husk_error *err)
 {
 	char rest[WALK_MAX], spare[WALK_MAX];
-	struct walk w = {.t = t,
-		.path = path,
-		.root = root,
-		.dir = root,
-		.create = create,
-		.rest = rest,
-		.spare = spare,
-		.err = err};
+	struct walk w = {.t = t, .root = root, .dir = root, .create = create, .rest = rest, .spare = spare, .err = err};
 	strcpy(rest, path);
 	w.at = rest;
 	return walk(&w, place);
@@ -176,6 +167,8 @@ int layer_path_directory(
 {
 	if (place->n == 0) {
 		*inode = place->dir;
+		if (!implied)
+			layer_inode(t, place->dir)->flags &= (uint16_t)~LAYER_IMPLIED;
 		return 0;
 	}
 	const struct layer_attributes defaults = {.mode = S_IFDIR | 0755, .xattr = LAYER_NONE};

@@ -145,6 +145,8 @@ static int collect(struct writer *w)
 			uint32_t inode = layer_dentry(w->t, w->children[c])->inode;
 			struct layer_inode *i = layer_inode(w->t, inode);
 			i->links++;
+			if (i->flags & LAYER_SKIPPED)
+				return error_set(w->err, -ESTALE, "the contents of a file were skipped");
 			if (!layer_is(i, S_IFDIR))
 				continue;
 			layer_inode(w->t, dir)->dir.subdirs++;
@@ -489,7 +491,8 @@ static int write_dir(struct writer *w, uint32_t dir, uint32_t *next_number)
 	uint32_t n = list_children(w, dir);
 	if (n == LAYER_NONE)
 		return -ENOMEM;
-	qsort_r(w->children, n, sizeof(*w->children), by_name, w->t);
+	if (n > 1)
+		qsort_r(w->children, n, sizeof(*w->children), by_name, w->t);
 	for (uint32_t c = 0; c < n; c++) {
 		struct layer_inode *i = layer_inode(w->t, layer_dentry(w->t, w->children[c])->inode);
 		if (layer_is(i, S_IFDIR) || i->number != 0)

@@ -12,7 +12,7 @@ struct layer_squashfs_result {
 };
 
 /** Behind the contents that @d has written, write everything else: the tree below @root. Pending hard links are left out.
- *  Ends @d's work. */
+ *  Ends @d's work. -ESTALE: a file below @root is LAYER_SKIPPED. */
 int layer_squashfs_write(
 	struct layer_data *d, uint32_t root, struct layer_squashfs_result *result, struct husk_error *err);
 

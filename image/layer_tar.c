@@ -78,7 +78,7 @@ static int archive_failed(struct reader *r)
 		return r->err ? r->err->code : -EIO;
 	const char *why = archive_error_string(r->archive);
 	int code = archive_errno(r->archive) == ENOMEM ? -ENOMEM : -EINVAL;
-	return error_set(r->err, code, "layer %s: read tar: %s", r->name, why ? why : "malformed");
+	return error_set(r->err, code, "read tar: %s", why ? why : "malformed");
 }
 
 static int read_xattrs(struct reader *r, struct archive_entry *e, uint32_t *index, bool *acl)
@@ -169,6 +169,7 @@ static int enter_symlink(struct reader *r, struct archive_entry *e, const struct
 	if (text == LAYER_NONE)
 		return -ENOMEM;
 	layer_inode(r->t, inode)->symlink.target = text;
+	layer_inode(r->t, inode)->mode |= 0777; /* Linux knows no other */
 	return layer_path_put(r->t, place, inode, r->err);
 }
 
@@ -306,12 +307,10 @@ static int read_entries(struct reader *r)
 		const char *path = archive_entry_pathname(e);
 		int result = layer_path_check(path, "entry", r->err);
 		if (result < 0)
-			return error_prefix(r->err, "layer %s", r->name);
-		result = enter_entry(r, e, path);
-		if (result < 0 && !r->stream_failed)
-			error_prefix(r->err, "layer %s: \"%.300s\"", r->name, path);
-		if (result < 0)
 			return result;
+		result = enter_entry(r, e, path);
+		if (result < 0)
+			return r->stream_failed ? result : error_prefix(r->err, "\"%.300s\"", path);
 		r->tar->entries++;
 	}
 }
@@ -329,7 +328,8 @@ static int read_tar(struct reader *r)
 	if (result == 0)
 		result = read_entries(r);
 	archive_read_free(r->archive);
-	return result;
+	/* The stream's own errors name the layer already. */
+	return result < 0 && !r->stream_failed ? error_prefix(r->err, "layer %s", r->name) : result;
 }
 
 int layer_tar_read(struct layer_tar *tar, struct layer_stream *stream, const char *name, struct husk_error *err)

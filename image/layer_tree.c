@@ -147,6 +147,7 @@ uint32_t layer_tree_root(struct layer_tree *t, struct husk_error *err)
 	const struct layer_attributes a = {.mode = S_IFDIR | 0755, .xattr = LAYER_NONE};
 	if (root == LAYER_NONE || layer_tree_attributes(t, root, &a, err) < 0)
 		return LAYER_NONE;
+	layer_inode(t, root)->flags |= LAYER_IMPLIED;
 	return root;
 }
 

@@ -160,7 +160,7 @@ static inline bool layer_is_whiteout(const struct layer_inode *i)
 
 /* In all that follows: an index, or LAYER_NONE with the error set. */
 
-/** A new root directory: 0755, owner 0, mtime 0. */
+/** A new root directory: 0755, owner 0, mtime 0, implied. */
 uint32_t layer_tree_root(struct layer_tree *t, struct husk_error *err);
 /** A new inode of @mode, everything else zero. */
 uint32_t layer_tree_inode(struct layer_tree *t, uint16_t mode, struct husk_error *err);
