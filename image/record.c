@@ -396,6 +396,22 @@ int record_resolve(const char *home, const char *text, char id[DIGEST_MAX], char
 	return error_set(err, -ENOENT, "image '%s' is not in the store", text);
 }
 
+int record_load_named(const char *home, const char *id, struct image_record *out, json_t **raw, struct husk_error *err)
+{
+	struct name_record *names = NULL;
+	size_t n = 0;
+	int rc = record_load(home, id, out, raw, err);
+	if (rc < 0)
+		return rc;
+	rc = names_load(home, &names, &n, err);
+	if (rc == 0)
+		rc = attach_names(out, names, n, err);
+	names_free(names, n);
+	if (rc < 0)
+		image_record_free(out);
+	return rc;
+}
+
 static int check_platform(
 	const struct image_record *record, const char *text, const char *platform, struct husk_error *err)
 {
@@ -420,18 +436,11 @@ int image_find(
 	if (rc < 0)
 		return rc;
 	CLEANUP(cleanup_record) struct image_record record = {0};
-	rc = record_load(home, id, &record, NULL, err);
+	rc = record_load_named(home, id, &record, NULL, err);
 	if (rc == 0)
 		rc = check_platform(&record, text, platform, err);
 	if (rc == 0)
 		rc = record_check_layers(&record, err);
-	struct name_record *names = NULL;
-	size_t n = 0;
-	if (rc == 0)
-		rc = names_load(home, &names, &n, err);
-	if (rc == 0)
-		rc = attach_names(&record, names, n, err);
-	names_free(names, n);
 	if (rc < 0)
 		return rc;
 	*out = record;

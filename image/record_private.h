@@ -25,6 +25,8 @@ void names_free(struct name_record *names, size_t n);
 
 /** Read the image @id; *@raw (may be NULL) gets the whole document. Names are left empty. */
 int record_load(const char *home, const char *id, struct image_record *out, json_t **raw, struct husk_error *err);
+/** The same with its names. */
+int record_load_named(const char *home, const char *id, struct image_record *out, json_t **raw, struct husk_error *err);
 /** The ids of all records, whether they can be read or not; a NULL-terminated list for strings_free(). */
 int record_ids(const char *home, char ***out, struct husk_error *err);
 /** -ENOENT with the reason when a block image of @record is missing or of the wrong size. */
