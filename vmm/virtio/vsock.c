@@ -1,0 +1,175 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* vsock.c - virtio-vsock: the device, connects of the host and their timeout */
+#include "vmm/virtio/vsock.h"
+
+#include "base/cleanup.h"
+#include "vmm/virtio/vsock_internal.h"
+
+#include <endian.h>
+#include <linux/virtio_ids.h>
+#include <stdlib.h>
+#include <sys/random.h>
+
+#define QUEUES 3 /* rx, tx, event; QEMU keeps the event queue of a vhost-user device to itself */
+#define F_STREAM (1ULL << 0) /* virtio 1.2 §5.10.3 */
+
+static uint64_t vsock_features(const struct virtio_device *device)
+{
+	return F_STREAM;
+}
+
+static void vsock_config_read(const struct virtio_device *device, uint32_t offset, void *bytes, uint32_t n)
+{
+	const struct vsock *vsock = (const struct vsock *)device;
+	struct virtio_vsock_config config = {.guest_cid = htole64(vsock->guest_cid)};
+	virtio_config_copy(&config, sizeof(config), offset, bytes, n);
+}
+
+static void vsock_kick(struct virtio_device *device, unsigned queue)
+{
+	struct vsock *vsock = (struct vsock *)device;
+	if (queue == VSOCK_TX)
+		vsock_receive(vsock);
+	vsock_pump(vsock);
+}
+
+/** The guest knows none of its connections any more. */
+static void vsock_reset(struct virtio_device *device)
+{
+	struct vsock *vsock = (struct vsock *)device;
+	struct list gone;
+	vsock->n_resets = vsock->first_reset = 0;
+	vsock->tx_paused = false;
+	list_init(&gone);
+	while (!list_empty(&vsock->all)) { /* first, so that a connect from a callback is not among them */
+		struct list *l = vsock->all.next;
+		list_remove(l);
+		list_append(&gone, l);
+	}
+	while (!list_empty(&gone)) {
+		struct vsock_conn *conn = CONTAINER_OF(gone.next, struct vsock_conn, all);
+		list_remove(&conn->all);
+		list_append(&vsock->all, &conn->all);
+		if (conn->state == VSOCK_REQUESTED) {
+			vsock_conn_abort(conn, false, -ECONNRESET);
+		} else { /* what the guest has sent still reaches the host */
+			conn->guest_no_send = conn->guest_no_receive = true;
+			vsock_conn_forget(conn);
+		}
+	}
+}
+
+static const struct virtio_ops vsock_ops = {
+	.name = "vsock",
+	.id = VIRTIO_ID_VSOCK,
+	.features = vsock_features,
+	.config_read = vsock_config_read,
+	.kick = vsock_kick,
+	.reset = vsock_reset,
+};
+
+/** Set the timer to the oldest connect. */
+static void arm_timer(struct vsock *vsock)
+{
+	uint64_t ms = 0;
+	if (!list_empty(&vsock->connecting)) {
+		struct vsock_conn *first = CONTAINER_OF(vsock->connecting.next, struct vsock_conn, connecting);
+		uint64_t now = clock_monotonic_ns();
+		ms = first->deadline_ns > now ? (first->deadline_ns - now) / 1000000 + 1 : 1;
+	}
+	loop_timer_set(&vsock->timer, ms);
+}
+
+static void on_timer(struct loop_watch *watch, uint32_t events)
+{
+	struct vsock *vsock = CONTAINER_OF(watch, struct vsock, timer);
+	uint64_t count, now = clock_monotonic_ns();
+	if (read(watch->fd, &count, sizeof(count)) < 0) {
+		/* EAGAIN: disarmed meanwhile */
+	}
+	while (!list_empty(&vsock->connecting)) {
+		struct vsock_conn *conn = CONTAINER_OF(vsock->connecting.next, struct vsock_conn, connecting);
+		if (conn->deadline_ns > now)
+			break;
+		bool asked = !(conn->pending & VSOCK_SEND_REQUEST);
+		vsock_conn_abort(conn, asked, -ETIMEDOUT);
+	}
+	arm_timer(vsock);
+	vsock_pump(vsock);
+}
+
+int vsock_create(struct loop *loop, uint64_t guest_cid, vsock_accept_fn *accept, void *data, struct vsock **out,
+	struct husk_error *err)
+{
+	CLEANUP_FREE struct vsock *vsock = calloc(1, sizeof(*vsock));
+	if (!vsock)
+		return error_set(err, -ENOMEM, "no memory for a vsock device");
+	vsock->device.ops = &vsock_ops;
+	vsock->device.n_queues = QUEUES;
+	vsock->loop = loop;
+	vsock->guest_cid = guest_cid;
+	vsock->accept = accept;
+	vsock->data = data;
+	vsock->next_port = VSOCK_FIRST_PORT;
+	if (getrandom(&vsock->hash_seed, sizeof(vsock->hash_seed), GRND_NONBLOCK) < 0)
+		vsock->hash_seed = (uint32_t)clock_monotonic_ns();
+	list_init(&vsock->all);
+	list_init(&vsock->ready);
+	list_init(&vsock->connecting);
+	int rc = loop_timer_open(loop, &vsock->timer, on_timer, err);
+	if (rc < 0)
+		return rc;
+	*out = steal_pointer(&vsock);
+	return 0;
+}
+
+void vsock_destroy(struct vsock *vsock)
+{
+	if (!vsock)
+		return;
+	while (!list_empty(&vsock->all))
+		vsock_conn_free(CONTAINER_OF(vsock->all.next, struct vsock_conn, all));
+	loop_timer_close(vsock->loop, &vsock->timer);
+	free(vsock);
+}
+
+struct virtio_device *vsock_device(struct vsock *vsock)
+{
+	return &vsock->device;
+}
+
+static uint32_t choose_port(struct vsock *vsock, uint32_t peer_port)
+{
+	for (;;) { /* there are more ports than connections may be */
+		uint32_t port = vsock->next_port++;
+		if (vsock->next_port == UINT32_MAX) /* VMADDR_PORT_ANY */
+			vsock->next_port = VSOCK_FIRST_PORT;
+		if (!vsock_conn_find(vsock, port, peer_port))
+			return port;
+	}
+}
+
+int vsock_connect(struct vsock *vsock, int fd, uint32_t port, bool hybrid, vsock_connected_fn *connected, void *data,
+	struct husk_error *err)
+{
+	if (vsock->n_conns >= VSOCK_CONNECTIONS_MAX) {
+		close(fd);
+		return error_set(err, -ENOSPC, "connect to guest port %u: %d connections are the most there may be",
+			port, VSOCK_CONNECTIONS_MAX);
+	}
+	struct vsock_conn *conn = vsock_conn_new(vsock, fd, choose_port(vsock, port), port);
+	if (!conn)
+		return error_set(err, -ENOMEM, "connect to guest port %u: no memory", port);
+	conn->state = VSOCK_REQUESTED;
+	conn->hybrid = hybrid;
+	conn->connected = connected;
+	conn->connected_data = data;
+	conn->deadline_ns = clock_monotonic_ns() + VSOCK_CONNECT_TIMEOUT_MS * 1000000ULL;
+	bool first = list_empty(&vsock->connecting);
+	list_append(&vsock->connecting, &conn->connecting);
+	if (first)
+		arm_timer(vsock);
+	vsock_conn_wake(conn, VSOCK_SEND_REQUEST);
+	vsock_pump(vsock);
+	return 0;
+}

@@ -1,0 +1,309 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* vsock_conn.c - a vsock connection's life, and its host stream */
+#include "vmm/virtio/vsock_internal.h"
+
+#include <stdlib.h>
+#include <sys/socket.h>
+
+static struct vsock_conn **bucket_of(const struct vsock *vsock, uint32_t local_port, uint32_t peer_port)
+{
+	uint64_t key = ((uint64_t)local_port << 32 | peer_port) ^ vsock->hash_seed;
+	key *= 0x9e3779b97f4a7c15u; /* 2^64 / golden ratio: the high bits are well mixed */
+	return (struct vsock_conn **)&vsock->buckets[key >> 52];
+}
+
+struct vsock_conn *vsock_conn_find(const struct vsock *vsock, uint32_t local_port, uint32_t peer_port)
+{
+	struct vsock_conn *conn = *bucket_of(vsock, local_port, peer_port);
+	while (conn && (conn->local_port != local_port || conn->peer_port != peer_port))
+		conn = conn->next_in_bucket;
+	return conn;
+}
+
+static void unhash(struct vsock_conn *conn)
+{
+	struct vsock_conn **at = bucket_of(conn->vsock, conn->local_port, conn->peer_port);
+	while (*at && *at != conn)
+		at = &(*at)->next_in_bucket;
+	if (*at)
+		*at = conn->next_in_bucket;
+}
+
+/** The more connections there are, the less each may have in flight: all of them together stay below half a GiB. */
+static uint32_t choose_buf_alloc(unsigned n_conns)
+{
+	return n_conns < 256 ? 256u << 10 : n_conns < 2048 ? 64u << 10 : 16u << 10;
+}
+
+struct vsock_conn *vsock_conn_new(struct vsock *vsock, int fd, uint32_t local_port, uint32_t peer_port)
+{
+	struct vsock_conn *conn = vsock->n_conns < VSOCK_CONNECTIONS_MAX ? calloc(1, sizeof(*conn)) : NULL;
+	if (!conn) {
+		close(fd);
+		return NULL;
+	}
+	conn->vsock = vsock;
+	conn->local_port = local_port;
+	conn->peer_port = peer_port;
+	conn->watch.fd = fd;
+	conn->buf_alloc = choose_buf_alloc(vsock->n_conns++);
+	struct vsock_conn **bucket = bucket_of(vsock, local_port, peer_port);
+	conn->next_in_bucket = *bucket;
+	*bucket = conn;
+	list_append(&vsock->all, &conn->all);
+	list_init(&conn->ready);
+	list_init(&conn->connecting);
+	return conn;
+}
+
+static void close_stream(struct vsock_conn *conn)
+{
+	int fd = conn->watch.fd;
+	if (fd < 0)
+		return;
+	loop_remove(conn->vsock->loop, &conn->watch);
+	close(fd);
+	conn->watch.fd = -1;
+	conn->readable = false;
+	buffer_free(&conn->out);
+}
+
+void vsock_conn_free(struct vsock_conn *conn)
+{
+	close_stream(conn);
+	unhash(conn); /* an orphan is not in the table; then nothing is found */
+	if (conn->vsock->current == conn)
+		conn->vsock->current = NULL;
+	list_remove(&conn->all);
+	list_remove(&conn->ready);
+	list_remove(&conn->connecting);
+	conn->vsock->n_conns--;
+	free(conn);
+}
+
+void vsock_conn_wake(struct vsock_conn *conn, unsigned pending)
+{
+	conn->pending |= (uint8_t)pending;
+	if (list_empty(&conn->ready))
+		list_append(&conn->vsock->ready, &conn->ready);
+}
+
+uint32_t vsock_conn_credit(const struct vsock_conn *conn)
+{
+	uint32_t in_flight = conn->tx_cnt - conn->peer_fwd_cnt; /* wraps as the counts do */
+	return in_flight < conn->peer_buf_alloc ? conn->peer_buf_alloc - in_flight : 0;
+}
+
+/** True while bytes of the host may flow to the guest. */
+static bool reads(const struct vsock_conn *conn)
+{
+	return conn->state == VSOCK_ESTABLISHED && !conn->host_eof && !conn->guest_no_receive;
+}
+
+static void on_host(struct loop_watch *watch, uint32_t events);
+
+void vsock_conn_watch(struct vsock_conn *conn)
+{
+	struct loop *loop = conn->vsock->loop;
+	uint32_t wanted = 0;
+	if (conn->watch.fd < 0 || conn->state == VSOCK_REQUESTED)
+		return;
+	if (reads(conn) && !conn->readable && vsock_conn_credit(conn))
+		wanted |= EPOLLIN;
+	if (conn->out.size)
+		wanted |= EPOLLOUT;
+	if (!wanted && conn->host_hung_up) { /* epoll would report the hang-up in every round */
+		int fd = conn->watch.fd;
+		loop_remove(loop, &conn->watch);
+		conn->watch.fd = fd;
+	} else if (conn->watch.added) {
+		loop_modify(loop, &conn->watch, wanted);
+	} else if (loop_add(loop, &conn->watch, conn->watch.fd, wanted, on_host, NULL) < 0) {
+		vsock_conn_abort(conn, true, -ENOMEM);
+	}
+}
+
+/** @n bytes have gone to the host, or nowhere: the guest may send as many more. */
+static void consumed(struct vsock_conn *conn, size_t n)
+{
+	size_t ours = n < conn->greeting ? n : conn->greeting;
+	conn->greeting -= ours;
+	conn->fwd_cnt += (uint32_t)(n - ours);
+	if (conn->fwd_cnt - conn->told_fwd_cnt >= conn->buf_alloc / 4 && conn->state == VSOCK_ESTABLISHED)
+		vsock_conn_wake(conn, VSOCK_SEND_UPDATE);
+}
+
+/** The host takes no more: what it was to get is dropped, and the guest told so. */
+static void host_closed(struct vsock_conn *conn)
+{
+	if (conn->host_closed)
+		return;
+	conn->host_closed = true;
+	size_t dropped = conn->out.size;
+	buffer_free(&conn->out);
+	consumed(conn, dropped);
+	if (conn->state == VSOCK_ESTABLISHED)
+		vsock_conn_wake(conn, VSOCK_SEND_SHUTDOWN);
+}
+
+/** Send what was kept. */
+static void drain(struct vsock_conn *conn)
+{
+	while (conn->out.size) {
+		ssize_t n = send(conn->watch.fd, buffer_bytes(&conn->out), conn->out.size, MSG_NOSIGNAL | MSG_DONTWAIT);
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0 && errno == EAGAIN)
+			return;
+		if (n < 0) {
+			host_closed(conn);
+			return;
+		}
+		buffer_consume(&conn->out, (size_t)n);
+		consumed(conn, (size_t)n);
+	}
+	buffer_free(&conn->out); /* an idle connection holds no buffer */
+	if (conn->guest_no_send)
+		shutdown(conn->watch.fd, SHUT_WR);
+}
+
+void vsock_conn_write(struct vsock_conn *conn, const struct iovec *iov, unsigned n_iov, uint32_t bytes)
+{
+	size_t done = 0;
+	conn->rx_cnt += bytes;
+	if (!conn->out.size && !conn->host_closed) {
+		struct msghdr msg = {.msg_iov = (struct iovec *)iov, .msg_iovlen = n_iov};
+		ssize_t n;
+		do
+			n = sendmsg(conn->watch.fd, &msg, MSG_NOSIGNAL | MSG_DONTWAIT);
+		while (n < 0 && errno == EINTR);
+		if (n >= 0)
+			done = (size_t)n;
+		else if (errno != EAGAIN)
+			host_closed(conn);
+	}
+	if (conn->host_closed)
+		done = bytes;
+	if (done)
+		consumed(conn, done);
+	for (unsigned i = 0; i < n_iov; i++) {
+		size_t skip = done < iov[i].iov_len ? done : iov[i].iov_len;
+		done -= skip;
+		if (buffer_append(&conn->out, (uint8_t *)iov[i].iov_base + skip, iov[i].iov_len - skip) < 0) {
+			vsock_conn_abort(conn, true, -ENOMEM);
+			return;
+		}
+	}
+	vsock_conn_settle(conn);
+	vsock_conn_watch(conn);
+}
+
+void vsock_conn_shutdown(struct vsock_conn *conn, uint32_t flags)
+{
+	if ((flags & VIRTIO_VSOCK_SHUTDOWN_RCV) && !conn->guest_no_receive) {
+		conn->guest_no_receive = true;
+		conn->readable = false;
+		shutdown(conn->watch.fd, SHUT_RD);
+	}
+	if ((flags & VIRTIO_VSOCK_SHUTDOWN_SEND) && !conn->guest_no_send) {
+		conn->guest_no_send = true;
+		if (!conn->out.size)
+			shutdown(conn->watch.fd, SHUT_WR);
+	}
+	vsock_conn_settle(conn);
+	vsock_conn_watch(conn);
+}
+
+void vsock_conn_settle(struct vsock_conn *conn)
+{
+	bool to_guest_ended = conn->host_eof || conn->guest_no_receive;
+	bool to_host_ended = (conn->guest_no_send && !conn->out.size) || conn->host_closed;
+	bool guest_done = conn->guest_no_send && conn->guest_no_receive;
+	if (conn->state == VSOCK_ESTABLISHED && (guest_done || (to_guest_ended && to_host_ended))) {
+		conn->state = VSOCK_CLOSING;
+		conn->readable = false;
+		conn->pending &= VSOCK_SEND_RESPONSE | VSOCK_SEND_SHUTDOWN;
+		vsock_conn_wake(conn, VSOCK_SEND_RESET);
+	}
+	if (conn->state == VSOCK_CLOSING && to_host_ended)
+		close_stream(conn);
+}
+
+void vsock_conn_forget(struct vsock_conn *conn)
+{
+	if (conn->watch.fd < 0 || !conn->out.size) {
+		vsock_conn_free(conn);
+		return;
+	}
+	unhash(conn); /* the host still gets what the guest sent */
+	conn->state = VSOCK_ORPHAN;
+	conn->pending = 0;
+	list_remove(&conn->ready);
+	vsock_conn_watch(conn);
+}
+
+void vsock_conn_abort(struct vsock_conn *conn, bool tell, int error)
+{
+	vsock_connected_fn *connected = conn->state == VSOCK_REQUESTED ? conn->connected : NULL;
+	void *data = conn->connected_data;
+	struct linger linger = {.l_onoff = 1}; /* TCP: a reset instead of an end */
+	if (conn->watch.fd >= 0 && conn->state == VSOCK_ESTABLISHED)
+		setsockopt(conn->watch.fd, SOL_SOCKET, SO_LINGER, &linger, sizeof(linger));
+	close_stream(conn);
+	if (tell && conn->state != VSOCK_ORPHAN) {
+		conn->state = VSOCK_CLOSING;
+		conn->pending = 0;
+		list_remove(&conn->connecting);
+		vsock_conn_wake(conn, VSOCK_SEND_RESET);
+	} else {
+		vsock_conn_free(conn);
+	}
+	if (connected)
+		connected(data, error);
+}
+
+void vsock_conn_establish(struct vsock_conn *conn)
+{
+	vsock_connected_fn *connected = conn->connected;
+	void *data = conn->connected_data;
+	conn->state = VSOCK_ESTABLISHED;
+	list_remove(&conn->connecting);
+	if (conn->hybrid && buffer_printf(&conn->out, "OK %u\n", conn->local_port) == 0) {
+		conn->greeting = conn->out.size;
+		drain(conn);
+	}
+	vsock_conn_watch(conn);
+	if (connected)
+		connected(data, 0);
+}
+
+static void on_host(struct loop_watch *watch, uint32_t events)
+{
+	struct vsock_conn *conn = CONTAINER_OF(watch, struct vsock_conn, watch);
+	struct vsock *vsock = conn->vsock;
+	if (events & (EPOLLHUP | EPOLLERR))
+		conn->host_hung_up = true;
+	if (conn->out.size)
+		drain(conn);
+	if (conn->state == VSOCK_ORPHAN) {
+		if (!conn->out.size) {
+			vsock_conn_free(conn);
+			return;
+		}
+	} else {
+		/* The host reads no more, and all it sent has been read: it is gone. */
+		if (conn->host_hung_up && !reads(conn))
+			host_closed(conn);
+		vsock_conn_settle(conn);
+		if (reads(conn) && vsock_conn_credit(conn) && (events & (EPOLLIN | EPOLLHUP | EPOLLERR))) {
+			conn->readable = true;
+			vsock_conn_wake(conn, 0);
+		}
+	}
+	/* The pump may read the stream dry, so that nothing changes, or end the connection. */
+	vsock->current = conn;
+	vsock_pump(vsock);
+	if (vsock->current)
+		vsock_conn_watch(vsock->current);
+	vsock->current = NULL;
+}

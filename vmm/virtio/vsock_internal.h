@@ -1,0 +1,182 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * vsock_internal.h - what the files of the vsock device share
+ *
+ * Theory of operation: vsock.c is the device and its calls, vsock_conn.c a connection's life and its host stream,
+ * vsock_tx.c takes the guest's packets (queue tx), vsock_rx.c gives it ours (queue rx).
+ *
+ * Towards the guest nothing is ever queued as a packet. A connection that has something to say stands in the list `ready`
+ * with a set of control packets to send (`pending`) and perhaps a host stream to read (`readable`); the pump serves the
+ * list in turn, as long as the guest has given buffers, and reads a stream straight into them, many buffers with one
+ * call, at most VSOCK_QUANTUM bytes per turn. So memory does not grow and a turn is fair. Only resets for packets that
+ * belong to no connection need a queue; when it is full, the guest's packets wait.
+ *
+ * Towards the host bytes are written straight from the guest's buffers, consecutive packets of one connection with one
+ * call. What the stream does not take is kept in `out`, which the announced buffer bounds: a guest that sends more than
+ * its credit has broken the protocol and gets a reset.
+ *
+ * States: REQUESTED (we asked, the guest has not answered), ESTABLISHED, CLOSING (a reset is to be sent, the guest's last
+ * bytes may still flow to the host), ORPHAN (as CLOSING, the guest knows, no longer in the table). Both directions end
+ * apart: `host_eof` and `guest_no_receive` end what flows to the guest, `guest_no_send` (once `out` is empty) and
+ * `host_closed` what flows to the host. With both ended the connection is CLOSING.
+ */
+#ifndef VMM_VIRTIO_VSOCK_INTERNAL_H
+#define VMM_VIRTIO_VSOCK_INTERNAL_H
+
+#include "base/buffer.h"
+#include "vmm/virtio/vsock.h"
+
+#include <linux/virtio_vsock.h>
+
+#define VSOCK_RX 0
+#define VSOCK_TX 1
+#define VSOCK_BUCKETS 4096
+#define VSOCK_QUANTUM (128u << 10) /* bytes of one connection per turn, either way */
+#define VSOCK_BATCH 64 /* buffers of one turn */
+#define VSOCK_PACKET_MAX (64u << 10) /* payload of one packet of ours, as large as Linux makes its own */
+#define VSOCK_TURNS 256 /* packets or turns per kick; then the other devices */
+#define VSOCK_RESETS 1024
+#define VSOCK_FIRST_PORT (1u << 30)
+
+/** A doubly linked ring; a member that is in no list points to itself. */
+struct list {
+	struct list *prev, *next;
+};
+
+static inline void list_init(struct list *l)
+{
+	l->prev = l->next = l;
+}
+
+static inline bool list_empty(const struct list *l)
+{
+	return l->next == l;
+}
+
+static inline void list_remove(struct list *l)
+{
+	l->prev->next = l->next;
+	l->next->prev = l->prev;
+	list_init(l);
+}
+
+static inline void list_append(struct list *head, struct list *l)
+{
+	l->prev = head->prev;
+	l->next = head;
+	head->prev->next = l;
+	head->prev = l;
+}
+
+enum vsock_state { VSOCK_REQUESTED, VSOCK_ESTABLISHED, VSOCK_CLOSING, VSOCK_ORPHAN };
+
+/* control packets to send, in this order */
+enum vsock_pending {
+	VSOCK_SEND_REQUEST = 1,
+	VSOCK_SEND_RESPONSE = 2,
+	VSOCK_SEND_UPDATE = 4,
+	VSOCK_SEND_ASK = 8, /* CREDIT_REQUEST */
+	VSOCK_SEND_SHUTDOWN = 16,
+	VSOCK_SEND_RESET = 32,
+};
+
+struct vsock_conn {
+	struct vsock *vsock;
+	struct vsock_conn *next_in_bucket;
+	struct list all, ready, connecting;
+	uint32_t local_port, peer_port;
+	uint8_t state, pending;
+	bool readable; /* the host stream may have bytes */
+	bool host_eof; /* the host sends no more */
+	bool host_closed; /* the host takes no more */
+	bool host_hung_up; /* epoll reports HUP for good */
+	bool guest_no_send, guest_no_receive;
+	bool hybrid, asked;
+	struct loop_watch watch; /* fd owned, -1: closed */
+	/* guest to host: free-running counts (§5.10.6.3) */
+	uint32_t buf_alloc, rx_cnt, fwd_cnt, told_fwd_cnt;
+	struct buffer out;
+	size_t greeting; /* bytes of out that are ours, no credit of the guest's */
+	/* host to guest */
+	uint32_t peer_buf_alloc, peer_fwd_cnt, tx_cnt;
+	uint64_t deadline_ns;
+	vsock_connected_fn *connected;
+	void *connected_data;
+};
+
+/** A reset for a packet that belongs to no connection. */
+struct vsock_reset {
+	uint64_t src_cid;
+	uint32_t src_port, dst_port;
+	uint16_t type;
+};
+
+struct vsock {
+	struct virtio_device device;
+	struct loop *loop;
+	uint64_t guest_cid;
+	vsock_accept_fn *accept;
+	void *data;
+	uint32_t next_port, hash_seed;
+	unsigned n_conns;
+	struct vsock_conn *buckets[VSOCK_BUCKETS];
+	struct list all, ready, connecting;
+	struct loop_watch timer;
+	struct vsock_reset resets[VSOCK_RESETS];
+	unsigned first_reset, n_resets;
+	bool tx_paused;
+	struct vsock_conn *current; /* whose host event is handled; NULL once it was freed */
+
+	/* scratch of one turn */
+	struct virtqueue_chain chain;
+	struct {
+		struct vsock_conn *conn;
+		unsigned n, n_iov;
+		uint32_t bytes;
+		uint16_t head[VSOCK_BATCH];
+		struct iovec iov[VIRTQUEUE_SIZE_MAX];
+	} tx;
+	struct {
+		unsigned n, n_iov, n_data;
+		uint16_t head[VSOCK_BATCH];
+		unsigned first[VSOCK_BATCH + 1];
+		uint32_t room[VSOCK_BATCH];
+		struct iovec iov[VIRTQUEUE_SIZE_MAX], data[VIRTQUEUE_SIZE_MAX];
+	} rx;
+};
+
+/* ---- vsock_conn.c ---- */
+struct vsock_conn *vsock_conn_find(const struct vsock *vsock, uint32_t local_port, uint32_t peer_port);
+/** Make one over @fd (taken, also on failure); NULL without memory or beyond the limit. */
+struct vsock_conn *vsock_conn_new(struct vsock *vsock, int fd, uint32_t local_port, uint32_t peer_port);
+/** Put it in the list of those with something to send. */
+void vsock_conn_wake(struct vsock_conn *conn, unsigned pending);
+/** Watch the host stream for what can be worked on. */
+void vsock_conn_watch(struct vsock_conn *conn);
+/** The guest answered a connect. */
+void vsock_conn_establish(struct vsock_conn *conn);
+/** Write @iov's @bytes to the host, keeping what it does not take. */
+void vsock_conn_write(struct vsock_conn *conn, const struct iovec *iov, unsigned n_iov, uint32_t bytes);
+/** The guest's SHUTDOWN @flags. */
+void vsock_conn_shutdown(struct vsock_conn *conn, uint32_t flags);
+/** Move on to CLOSING when both directions have ended. */
+void vsock_conn_settle(struct vsock_conn *conn);
+/** Something is wrong: reset the host stream and, with @tell, the guest. May free @conn; calls its connected(). */
+void vsock_conn_abort(struct vsock_conn *conn, bool tell, int error);
+/** The guest's RST came, or ours was sent. May free @conn. */
+void vsock_conn_forget(struct vsock_conn *conn);
+void vsock_conn_free(struct vsock_conn *conn);
+/** Bytes the guest has room for. */
+uint32_t vsock_conn_credit(const struct vsock_conn *conn);
+
+/* ---- vsock_rx.c ---- */
+/** Answer a packet with a reset (never a reset). There must be room: n_resets < VSOCK_RESETS. */
+void vsock_refuse(struct vsock *vsock, const struct virtio_vsock_hdr *packet);
+/** Send what there is to send, as far as there are buffers. */
+void vsock_pump(struct vsock *vsock);
+
+/* ---- vsock_tx.c ---- */
+/** Take the guest's packets. */
+void vsock_receive(struct vsock *vsock);
+
+#endif
