@@ -27,6 +27,22 @@ static int convert(const struct layer_source *source, const struct layer_options
 	return r;
 }
 
+/* Below an opaque directory a whiteout hides nothing, and overlayfs would list it, since it does not merge there: leave it
+ * out. Dentries of directories come before those of what is in them. */
+static void drop_idle_whiteouts(struct layer_tree *t)
+{
+	for (uint32_t at = 0; at < t->dentries.used; at++) {
+		struct layer_dentry *d = layer_dentry(t, at);
+		struct layer_inode *i = layer_inode(t, d->inode);
+		const struct layer_inode *parent = layer_inode(t, d->parent);
+		bool covered = parent->flags & (LAYER_COVERED | LAYER_OPAQUE);
+		if (covered && layer_is(i, S_IFDIR))
+			i->flags |= LAYER_COVERED;
+		else if (covered && layer_is_whiteout(i))
+			d->inode = LAYER_NONE;
+	}
+}
+
 int layer_convert(const struct layer_source *source, int out_fd, const struct layer_options *options,
 	struct layer_result *result, struct husk_error *err)
 {
@@ -48,6 +64,7 @@ int layer_convert(const struct layer_source *source, int out_fd, const struct la
 		r = convert(source, options, &tar, &done, err);
 	if (r == 0) {
 		reading = false;
+		drop_idle_whiteouts(&tree);
 		done.needs_lower = layer_tree_needs_lower(&tree, tar.root);
 		r = layer_squashfs_write(&data, tar.root, &written, err);
 	}

@@ -18,59 +18,14 @@
  * The image depends on the tree and nothing else: entries sorted bytewise, inode numbers in the order of writing, every
  * time 0 that is not an entry's.
  */
-#include "image/layer_squashfs.h"
+#include "image/layer_writer.h"
 
-#include "base/bytes.h"
 #include "base/cleanup.h"
 
 #include <sqfs/block.h>
-#include <sqfs/dir.h>
-#include <sqfs/error.h>
-#include <sqfs/inode.h>
-#include <sqfs/meta_writer.h>
-#include <sqfs/super.h>
 #include <sqfs/table.h>
 #include <sqfs/xattr.h>
 #include <string.h>
-
-#define NO_XATTR 0xffffffffu
-#define DIR_INDEX_MAX 65535
-
-/** One index entry of a large directory: where in the listing a header starts a new metadata block. */
-struct index_entry {
-	uint32_t offset; /* in the listing */
-	uint32_t block; /* metadata block, from the table's start */
-	uint32_t name; /* text */
-};
-
-struct writer {
-	struct layer_data *d;
-	struct layer_tree *t;
-	struct husk_error *err;
-	uint32_t root;
-	uint32_t *dirs; /* inodes, breadth first */
-	uint32_t n_dirs;
-	uint32_t *children; /* dentries of one directory, sorted */
-	uint32_t children_room;
-	struct index_entry *index;
-	uint32_t n_index, index_room;
-	uint32_t inode_count;
-	uint64_t entries;
-	uint64_t inode_bytes; /* upper bound of the inode table */
-	struct layer_file dir_file;
-	sqfs_meta_writer_t *inodes, *listings;
-	sqfs_super_t super;
-};
-
-static int no_memory(struct writer *w)
-{
-	return error_set(w->err, -ENOMEM, "out of memory");
-}
-
-static int check(struct writer *w, int code)
-{
-	return code < 0 ? layer_sqfs_error(w->dir_file.error ? &w->dir_file : &w->d->file, code, w->err) : 0;
-}
 
 static bool is_written(const struct layer_inode *i)
 {
@@ -88,7 +43,7 @@ static uint32_t list_children(struct writer *w, uint32_t dir)
 				uint32_t room = w->children_room ? 2 * w->children_room : 1024;
 				uint32_t *more = realloc(w->children, room * sizeof(*more));
 				if (!more) {
-					no_memory(w);
+					writer_no_memory(w);
 					return LAYER_NONE;
 				}
 				w->children = more;
@@ -131,7 +86,7 @@ static int collect(struct writer *w)
 	uint32_t room = 1024;
 	w->dirs = malloc(room * sizeof(*w->dirs));
 	if (!w->dirs)
-		return no_memory(w);
+		return writer_no_memory(w);
 	w->dirs[w->n_dirs++] = w->root;
 	for (uint32_t at = 0; at < w->n_dirs; at++) {
 		uint32_t dir = w->dirs[at], n = list_children(w, dir);
@@ -154,7 +109,7 @@ static int collect(struct writer *w)
 				room *= 2;
 				uint32_t *more = realloc(w->dirs, room * sizeof(*more));
 				if (!more)
-					return no_memory(w);
+					return writer_no_memory(w);
 				w->dirs = more;
 			}
 			w->dirs[w->n_dirs++] = inode;
@@ -192,299 +147,6 @@ static int by_name(const void *a, const void *b, void *data)
 	return order ? order : (n > m) - (n < m);
 }
 
-static int put(struct writer *w, const void *bytes, size_t n)
-{
-	return check(w, sqfs_meta_writer_append(w->inodes, bytes, n));
-}
-
-/* The common head of all inodes; remembers the place. */
-static int put_head(struct writer *w, struct layer_inode *i, uint16_t type)
-{
-	uint64_t block;
-	uint32_t offset;
-	sqfs_meta_writer_get_position(w->inodes, &block, &offset);
-	if (block > UINT32_MAX)
-		return error_set(w->err, -EFBIG, "the inode table is larger than squashfs can say");
-	i->place = block << 16 | offset;
-	const sqfs_inode_t head = {
-		.type = htole16(type),
-		.mode = htole16(i->mode & 07777),
-		.uid_idx = htole16(i->uid),
-		.gid_idx = htole16(i->gid),
-		.mod_time = htole32(i->mtime),
-		.inode_number = htole32(i->number),
-	};
-	return put(w, &head, sizeof(head));
-}
-
-static int put_slots(struct writer *w, const struct layer_inode *i)
-{
-	static const uint8_t holes[4096];
-	for (uint32_t s = 0; s < i->file.n_slots; s++) {
-		uint32_t slot = *(uint32_t *)layer_pool_at(&w->d->slots, i->file.slots + s);
-		int r = 0;
-		if (!(slot & LAYER_SLOT_HOLES)) {
-			slot = htole32(slot);
-			r = put(w, &slot, sizeof(slot));
-		} else {
-			for (size_t n = 4 * (size_t)(slot & ~LAYER_SLOT_HOLES); r == 0 && n > 0;) {
-				size_t take = n < sizeof(holes) ? n : sizeof(holes);
-				r = put(w, holes, take);
-				n -= take;
-			}
-		}
-		if (r < 0)
-			return r;
-	}
-	return 0;
-}
-
-/* Bytes of a file that are in holes. */
-static uint64_t sparse_bytes(struct writer *w, const struct layer_inode *i)
-{
-	uint64_t blocks = 0, last = 0;
-	for (uint32_t s = 0; s < i->file.n_slots; s++) {
-		uint32_t slot = *(uint32_t *)layer_pool_at(&w->d->slots, i->file.slots + s);
-		last = slot & LAYER_SLOT_HOLES;
-		blocks += last ? slot & ~LAYER_SLOT_HOLES : 0;
-	}
-	uint64_t bytes = blocks * LAYER_BLOCK;
-	uint64_t tail = i->file.size % LAYER_BLOCK;
-	return last && tail ? bytes - (LAYER_BLOCK - tail) : bytes;
-}
-
-static int put_file(struct writer *w, struct layer_inode *i)
-{
-	uint64_t sparse = sparse_bytes(w, i);
-	bool fits = i->file.size <= UINT32_MAX && i->file.start <= UINT32_MAX;
-	int r;
-	if (fits && i->links == 1 && i->xattr == LAYER_NONE && sparse == 0) {
-		const sqfs_inode_file_t file = {
-			.blocks_start = htole32((uint32_t)i->file.start),
-			.fragment_index = htole32(i->file.fragment),
-			.fragment_offset = htole32(i->file.fragment_offset),
-			.file_size = htole32((uint32_t)i->file.size),
-		};
-		r = put_head(w, i, SQFS_INODE_FILE);
-		if (r == 0)
-			r = put(w, &file, sizeof(file));
-	} else {
-		const sqfs_inode_file_ext_t file = {
-			.blocks_start = htole64(i->file.start),
-			.file_size = htole64(i->file.size),
-			.sparse = htole64(sparse),
-			.nlink = htole32(i->links),
-			.fragment_idx = htole32(i->file.fragment),
-			.fragment_offset = htole32(i->file.fragment_offset),
-			.xattr_idx = htole32(i->xattr),
-		};
-		r = put_head(w, i, SQFS_INODE_EXT_FILE);
-		if (r == 0)
-			r = put(w, &file, sizeof(file));
-	}
-	return r < 0 ? r : put_slots(w, i);
-}
-
-static int put_symlink(struct writer *w, struct layer_inode *i)
-{
-	size_t n;
-	const char *target = layer_tree_text_at(w->t, i->symlink.target, &n);
-	bool ext = i->xattr != LAYER_NONE;
-	const sqfs_inode_slink_t link = {.nlink = htole32(i->links), .target_size = htole32((uint32_t)n)};
-	const uint32_t xattr = htole32(i->xattr);
-	int r = put_head(w, i, ext ? SQFS_INODE_EXT_SLINK : SQFS_INODE_SLINK);
-	if (r == 0)
-		r = put(w, &link, sizeof(link));
-	if (r == 0)
-		r = put(w, target, n);
-	return r == 0 && ext ? put(w, &xattr, sizeof(xattr)) : r;
-}
-
-/* Devices, fifos and sockets: links, a device number if it is one, attributes if there are any. */
-static int put_special(struct writer *w, struct layer_inode *i)
-{
-	bool device = layer_is(i, S_IFBLK) || layer_is(i, S_IFCHR), ext = i->xattr != LAYER_NONE;
-	uint16_t type = layer_is(i, S_IFBLK)   ? SQFS_INODE_BDEV
-			: layer_is(i, S_IFCHR) ? SQFS_INODE_CDEV
-			: layer_is(i, S_IFIFO) ? SQFS_INODE_FIFO
-					       : SQFS_INODE_SOCKET;
-	uint32_t words[3] = {htole32(i->links)};
-	size_t n = 1;
-	if (device)
-		words[n++] = htole32(i->device);
-	if (ext)
-		words[n++] = htole32(i->xattr);
-	/* The extended types follow the basic ones in the same order. */
-	int r = put_head(w, i, ext ? type + (SQFS_INODE_EXT_DIR - SQFS_INODE_DIR) : type);
-	return r < 0 ? r : put(w, words, n * sizeof(words[0]));
-}
-
-static int put_inode(struct writer *w, struct layer_inode *i)
-{
-	if (layer_is(i, S_IFREG))
-		return put_file(w, i);
-	return layer_is(i, S_IFLNK) ? put_symlink(w, i) : put_special(w, i);
-}
-
-static int add_index(struct writer *w, uint32_t offset, uint64_t block, uint32_t name)
-{
-	if (w->n_index == DIR_INDEX_MAX)
-		return 0; /* lookups behind it read on from the last one */
-	if (w->n_index == w->index_room) {
-		uint32_t room = w->index_room ? 2 * w->index_room : 256;
-		struct index_entry *more = realloc(w->index, room * sizeof(*more));
-		if (!more)
-			return no_memory(w);
-		w->index = more;
-		w->index_room = room;
-	}
-	w->index[w->n_index++] = (struct index_entry){.offset = offset, .block = (uint32_t)block, .name = name};
-	return 0;
-}
-
-/* How many of the children from @at on can share a header: inodes in one metadata block, numbers within 15 bits, at most
- * 256 and about a block of listing, so that an index entry is never far. */
-static uint32_t group_size(struct writer *w, uint32_t at, uint32_t n)
-{
-	const struct layer_inode *first = layer_inode(w->t, layer_dentry(w->t, w->children[at])->inode);
-	size_t bytes = 0;
-	uint32_t count = 0;
-	for (; at + count < n && count < SQFS_MAX_DIR_ENT; count++) {
-		const struct layer_dentry *d = layer_dentry(w->t, w->children[at + count]);
-		const struct layer_inode *i = layer_inode(w->t, d->inode);
-		int64_t diff = (int64_t)i->number - first->number;
-		size_t name_n;
-		layer_tree_text_at(w->t, d->name, &name_n);
-		bytes += sizeof(sqfs_dir_entry_t) + name_n;
-		if (i->place >> 16 != first->place >> 16 || diff > 32767 || diff < -32767)
-			break;
-		if (count > 0 && bytes > SQFS_META_BLOCK_SIZE - sizeof(sqfs_dir_header_t))
-			break;
-	}
-	return count;
-}
-
-static uint16_t entry_type(const struct layer_inode *i)
-{
-	switch (i->mode & S_IFMT) {
-	case S_IFDIR:
-		return SQFS_INODE_DIR;
-	case S_IFREG:
-		return SQFS_INODE_FILE;
-	case S_IFLNK:
-		return SQFS_INODE_SLINK;
-	case S_IFBLK:
-		return SQFS_INODE_BDEV;
-	case S_IFCHR:
-		return SQFS_INODE_CDEV;
-	case S_IFIFO:
-		return SQFS_INODE_FIFO;
-	default:
-		return SQFS_INODE_SOCKET;
-	}
-}
-
-static int put_group(struct writer *w, uint32_t at, uint32_t count, uint64_t *size)
-{
-	const struct layer_inode *first = layer_inode(w->t, layer_dentry(w->t, w->children[at])->inode);
-	const sqfs_dir_header_t header = {
-		.count = htole32(count - 1),
-		.start_block = htole32((uint32_t)(first->place >> 16)),
-		.inode_number = htole32(first->number),
-	};
-	int r = check(w, sqfs_meta_writer_append(w->listings, &header, sizeof(header)));
-	*size += sizeof(header);
-	for (uint32_t c = at; r == 0 && c < at + count; c++) {
-		const struct layer_dentry *d = layer_dentry(w->t, w->children[c]);
-		const struct layer_inode *i = layer_inode(w->t, d->inode);
-		size_t n;
-		const char *name = layer_tree_text_at(w->t, d->name, &n);
-		uint8_t entry[8 + LAYER_NAME_MAX];
-		put_le16(entry, (uint16_t)i->place);
-		put_le16(entry + 2, (uint16_t)(i->number - first->number));
-		put_le16(entry + 4, entry_type(i));
-		put_le16(entry + 6, (uint16_t)(n - 1));
-		memcpy(entry + 8, name, n);
-		r = check(w, sqfs_meta_writer_append(w->listings, entry, 8 + n));
-		*size += 8 + n;
-	}
-	return r;
-}
-
-/* The listing of @n sorted children: its place and bytes. */
-static int put_listing(struct writer *w, uint32_t n, uint64_t *place, uint64_t *size)
-{
-	uint64_t block, last;
-	uint32_t offset;
-	sqfs_meta_writer_get_position(w->listings, &last, &offset);
-	*place = last << 16 | offset;
-	*size = 0;
-	w->n_index = 0;
-	for (uint32_t at = 0; at < n;) {
-		sqfs_meta_writer_get_position(w->listings, &block, &offset);
-		int r = 0;
-		if (block != last)
-			r = add_index(w, (uint32_t)*size, block, layer_dentry(w->t, w->children[at])->name);
-		last = block;
-		uint32_t count = group_size(w, at, n);
-		if (r == 0)
-			r = put_group(w, at, count, size);
-		if (r < 0)
-			return r;
-		at += count;
-	}
-	if (*size > UINT32_MAX - 3 || *place >> 16 > UINT32_MAX)
-		return error_set(w->err, -EFBIG, "a directory is larger than squashfs can say");
-	return 0;
-}
-
-static int put_index(struct writer *w)
-{
-	int r = 0;
-	for (uint32_t at = 0; r == 0 && at < w->n_index; at++) {
-		size_t n;
-		const char *name = layer_tree_text_at(w->t, w->index[at].name, &n);
-		const sqfs_dir_index_t index = {
-			.index = htole32(w->index[at].offset),
-			.start_block = htole32(w->index[at].block),
-			.size = htole32((uint32_t)n - 1),
-		};
-		r = put(w, &index, sizeof(index));
-		if (r == 0)
-			r = put(w, name, n);
-	}
-	return r;
-}
-
-static int put_dir(struct writer *w, struct layer_inode *i, uint32_t parent, uint64_t place, uint64_t size)
-{
-	int r;
-	if (i->xattr == LAYER_NONE && size + 3 <= UINT16_MAX && w->n_index == 0) {
-		const sqfs_inode_dir_t dir = {
-			.start_block = htole32((uint32_t)(place >> 16)),
-			.nlink = htole32(i->dir.subdirs + 2),
-			.size = htole16((uint16_t)(size + 3)),
-			.offset = htole16((uint16_t)place),
-			.parent_inode = htole32(parent),
-		};
-		r = put_head(w, i, SQFS_INODE_DIR);
-		return r < 0 ? r : put(w, &dir, sizeof(dir));
-	}
-	const sqfs_inode_dir_ext_t dir = {
-		.nlink = htole32(i->dir.subdirs + 2),
-		.size = htole32((uint32_t)(size + 3)),
-		.start_block = htole32((uint32_t)(place >> 16)),
-		.parent_inode = htole32(parent),
-		.inodex_count = htole16((uint16_t)w->n_index),
-		.offset = htole16((uint16_t)place),
-		.xattr_idx = htole32(i->xattr),
-	};
-	r = put_head(w, i, SQFS_INODE_EXT_DIR);
-	if (r == 0)
-		r = put(w, &dir, sizeof(dir));
-	return r < 0 ? r : put_index(w);
-}
-
 /* One directory with all it holds but directories, which are written already. */
 static int write_dir(struct writer *w, uint32_t dir, uint32_t *next_number)
 {
@@ -498,7 +160,7 @@ static int write_dir(struct writer *w, uint32_t dir, uint32_t *next_number)
 		if (layer_is(i, S_IFDIR) || i->number != 0)
 			continue;
 		i->number = (*next_number)++;
-		int r = put_inode(w, i);
+		int r = writer_put_inode(w, i);
 		if (r < 0)
 			return r;
 	}
@@ -509,13 +171,13 @@ static int write_dir(struct writer *w, uint32_t dir, uint32_t *next_number)
 			return -ENOMEM;
 	}
 	uint64_t place, size;
-	int r = put_listing(w, n, &place, &size);
+	int r = writer_put_listing(w, n, &place, &size);
 	if (r < 0)
 		return r;
 	(*next_number)++; /* number() has given it to the directory */
 	/* The root's parent is a number that no inode has. */
 	uint32_t parent = dir == w->root ? w->inode_count + 1 : layer_inode(w->t, layer_tree_parent(w->t, dir))->number;
-	return put_dir(w, i, parent, place, size);
+	return writer_put_dir(w, i, parent, place, size);
 }
 
 static int write_trees(struct writer *w)
@@ -528,15 +190,15 @@ static int write_trees(struct writer *w)
 	w->inodes = sqfs_meta_writer_create(&f->base, w->d->compressor, 0);
 	w->listings = sqfs_meta_writer_create(&w->dir_file.base, w->d->compressor, 0);
 	if (!w->inodes || !w->listings)
-		return no_memory(w);
+		return writer_no_memory(w);
 	uint32_t next_number = 1;
 	for (uint32_t at = w->n_dirs; at-- > 0;) {
 		int r = write_dir(w, w->dirs[at], &next_number);
 		if (r < 0)
 			return r;
 	}
-	int r = check(w, sqfs_meta_writer_flush(w->inodes));
-	return r < 0 ? r : check(w, sqfs_meta_writer_flush(w->listings));
+	int r = writer_check(w, sqfs_meta_writer_flush(w->inodes));
+	return r < 0 ? r : writer_check(w, sqfs_meta_writer_flush(w->listings));
 }
 
 /* The listings to where they belong. */
@@ -545,19 +207,19 @@ static int move_listings(struct writer *w)
 	struct layer_file *f = &w->d->file;
 	CLEANUP_FREE uint8_t *piece = malloc(LAYER_BLOCK);
 	if (!piece)
-		return no_memory(w);
+		return writer_no_memory(w);
 	w->super.directory_table_start = f->size;
 	for (uint64_t at = 0; at < w->dir_file.size;) {
 		uint64_t left = w->dir_file.size - at;
 		size_t n = left < LAYER_BLOCK ? (size_t)left : LAYER_BLOCK;
-		int r = check(w, w->dir_file.base.read_at(&w->dir_file.base, at, piece, n));
+		int r = writer_check(w, w->dir_file.base.read_at(&w->dir_file.base, at, piece, n));
 		if (r == 0)
-			r = check(w, f->base.write_at(&f->base, f->size, piece, n));
+			r = writer_check(w, f->base.write_at(&f->base, f->size, piece, n));
 		if (r < 0)
 			return r;
 		at += n;
 	}
-	return check(w, f->base.truncate(&f->base, f->size));
+	return writer_check(w, f->base.truncate(&f->base, f->size));
 }
 
 static int write_ids(struct writer *w)
@@ -565,8 +227,8 @@ static int write_ids(struct writer *w)
 	for (uint32_t i = 0; i < w->t->n_ids; i++)
 		w->t->ids[i] = htole32(w->t->ids[i]);
 	w->super.id_count = (uint16_t)w->t->n_ids;
-	return check(w, sqfs_write_table(&w->d->file.base, w->d->compressor, w->t->ids,
-				w->t->n_ids * sizeof(*w->t->ids), &w->super.id_table_start));
+	return writer_check(w, sqfs_write_table(&w->d->file.base, w->d->compressor, w->t->ids,
+				       w->t->n_ids * sizeof(*w->t->ids), &w->super.id_table_start));
 }
 
 /* The sets themselves; each remembers its place. */
@@ -574,7 +236,7 @@ static int write_xattr_sets(struct writer *w)
 {
 	sqfs_meta_writer_t *m = sqfs_meta_writer_create(&w->d->file.base, w->d->compressor, 0);
 	if (!m)
-		return no_memory(w);
+		return writer_no_memory(w);
 	int r = 0;
 	for (uint32_t i = 0; r == 0 && i < w->t->n_xattrs; i++) {
 		struct layer_xattrs *set = w->t->xattrs[i];
@@ -582,10 +244,10 @@ static int write_xattr_sets(struct writer *w)
 		uint32_t offset;
 		sqfs_meta_writer_get_position(m, &block, &offset);
 		set->place = block << 16 | offset;
-		r = check(w, sqfs_meta_writer_append(m, set->bytes, set->size));
+		r = writer_check(w, sqfs_meta_writer_append(m, set->bytes, set->size));
 	}
 	if (r == 0)
-		r = check(w, sqfs_meta_writer_flush(m));
+		r = writer_check(w, sqfs_meta_writer_flush(m));
 	sqfs_destroy(m);
 	return r;
 }
@@ -602,28 +264,28 @@ static int write_xattrs(struct writer *w)
 	size_t table_size = sizeof(sqfs_xattr_id_table_t) + blocks * sizeof(uint64_t);
 	CLEANUP_FREE sqfs_xattr_id_table_t *table = calloc(1, table_size);
 	if (!table)
-		return no_memory(w);
+		return writer_no_memory(w);
 	int r = write_xattr_sets(w);
 	sqfs_meta_writer_t *m = sqfs_meta_writer_create(&f->base, w->d->compressor, 0);
 	if (r == 0 && !m)
-		r = no_memory(w);
+		r = writer_no_memory(w);
 	for (uint32_t i = 0; r == 0 && i < n; i++) {
 		const struct layer_xattrs *set = w->t->xattrs[i];
 		const sqfs_xattr_id_t id = {
 			.xattr = htole64(set->place), .count = htole32(set->count), .size = htole32(set->size)};
 		if (i % per_block == 0)
 			table->locations[i / per_block] = htole64(f->size);
-		r = check(w, sqfs_meta_writer_append(m, &id, sizeof(id)));
+		r = writer_check(w, sqfs_meta_writer_append(m, &id, sizeof(id)));
 	}
 	if (r == 0)
-		r = check(w, sqfs_meta_writer_flush(m));
+		r = writer_check(w, sqfs_meta_writer_flush(m));
 	if (m)
 		sqfs_destroy(m);
 	table->xattr_table_start = htole64(start);
 	table->xattr_ids = htole32(n);
 	w->super.xattr_id_table_start = f->size;
 	w->super.flags &= (uint16_t)~SQFS_FLAG_NO_XATTRS;
-	return r < 0 ? r : check(w, f->base.write_at(&f->base, f->size, table, table_size));
+	return r < 0 ? r : writer_check(w, f->base.write_at(&f->base, f->size, table, table_size));
 }
 
 static int write_super(struct writer *w)
@@ -634,16 +296,16 @@ static int write_super(struct writer *w)
 	w->super.bytes_used = f->size;
 	w->super.flags |= SQFS_FLAG_COMPRESSOR_OPTIONS;
 	w->super.flags &= (uint16_t)~SQFS_FLAG_ALWAYS_FRAGMENTS;
-	int r = check(w, sqfs_super_write(&w->super, &f->base));
+	int r = writer_check(w, sqfs_super_write(&w->super, &f->base));
 	if (r < 0)
 		return r;
 	uint64_t whole = (f->size + 4095) & ~UINT64_C(4095);
-	return check(w, f->base.truncate(&f->base, whole));
+	return writer_check(w, f->base.truncate(&f->base, whole));
 }
 
 static int write_all(struct writer *w)
 {
-	int r = check(w, sqfs_super_init(&w->super, LAYER_BLOCK, 0, SQFS_COMP_LZ4));
+	int r = writer_check(w, sqfs_super_init(&w->super, LAYER_BLOCK, 0, SQFS_COMP_LZ4));
 	if (r == 0)
 		r = collect(w);
 	if (r == 0)
@@ -653,7 +315,8 @@ static int write_all(struct writer *w)
 	if (r == 0)
 		r = move_listings(w);
 	if (r == 0)
-		r = check(w, sqfs_frag_table_write(w->d->fragments, &w->d->file.base, &w->super, w->d->compressor));
+		r = writer_check(
+			w, sqfs_frag_table_write(w->d->fragments, &w->d->file.base, &w->super, w->d->compressor));
 	if (r == 0)
 		r = write_ids(w);
 	if (r == 0)

@@ -41,6 +41,7 @@ enum layer_flags {
 	LAYER_IMPLIED = 1, /* a directory that a path named and no entry described */
 	LAYER_OPAQUE = 2, /* a directory that hides the lower one of its name */
 	LAYER_SKIPPED = 4, /* a file whose data was not stored, since an upper layer hides it */
+	LAYER_COVERED = 16, /* a directory at or below an opaque one */
 	LAYER_SEEN = 8, /* writing: number or place is known */
 };
 

@@ -313,6 +313,7 @@ static void test_whiteouts(void)
 	FILE_(&tar, ".wh.gone", "");
 	DIR_(&tar, "opq");
 	FILE_(&tar, "opq/.wh..wh..opq", "");
+	FILE_(&tar, "opq/.wh.idle", "");
 	FILE_(&tar, ".wh..wh.aufs", "");
 	FILE_(&tar, ".wh..wh.plnk/12.34", "");
 	FILE_(&tar, ".wh.both", "");
@@ -329,6 +330,7 @@ static void test_whiteouts(void)
 	CHECK(!strstr(text, "aufs") && !strstr(text, "plnk") && !strstr(text, ".wh."), "leftovers of aufs are ignored");
 	CHECK(xattrs_are("opq", "trusted.overlay.opaque=y\n"), "an opaque marker is trusted.overlay.opaque");
 	CHECK(xattrs_are("dir", "trusted.overlay.opaque=y\n"), "a directory instead of a whiteout is opaque");
+	CHECK(!strstr(text, "idle"), "a whiteout in an opaque directory hides nothing and is left out");
 	CHECK(!result.needs_lower, "whiteouts stand on their own");
 	FILE_(&tar, ".wh..", "");
 	CHECK(refused(&tar, "whiteout of \".\""), "a whiteout of . is refused");
