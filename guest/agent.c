@@ -1,0 +1,313 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * agent.c - the agent: connections and what they may ask for
+ *
+ * Theory of operation: one thread, one epoll loop. A connection reads frames into its `in`, hands each to what its state
+ * allows, and writes from its `out`; handlers only ever append to `out` and mark the connection, and connection_settle() at
+ * the end of each handler writes, re-arms and frees. So no handler finds its connection gone under it.
+ *
+ * Children are reaped through a signalfd: programs of ours go to exec.c, the rest is what PID 1 inherits.
+ *
+ * The agent's end is the VM's: the host asked for it, the workload's end was delivered, or the connection that carries the
+ * workload broke, after which nobody could learn of its outcome.
+ */
+#include "guest/agent.h"
+
+#include "base/cleanup.h"
+#include "base/fd.h"
+#include "guest/console.h"
+#include "guest/exec.h"
+
+#include <linux/vm_sockets.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <string.h>
+#include <sys/signalfd.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#define CONNECTIONS_MAX 256
+#define READ_SIZE (128u << 10)
+#define POWER_DELAY_MS 200 /* for the host to take the OK */
+
+static void connection_free(struct connection *c)
+{
+	struct agent *agent = c->agent;
+	struct connection **at = &agent->connections;
+
+	if (c->power) {
+		agent->end = "the host asked for it";
+		loop_stop(&agent->loop);
+	} else if (c->exec && c->exec == agent->main) {
+		agent->end = "the connection of the workload was lost";
+		loop_stop(&agent->loop);
+	} else if (c->linger) {
+		agent_end_in(agent, "the workload has ended", 5000);
+	}
+	if (c->exec)
+		exec_abandon(c->exec);
+	while (*at != c)
+		at = &(*at)->next;
+	*at = c->next;
+	agent->n_connections--;
+	loop_remove(&agent->loop, &c->watch);
+	close(c->watch.fd);
+	buffer_free(&c->in);
+	buffer_free(&c->out);
+	free(c);
+}
+
+void connection_error(struct connection *c, enum agent_error code, const char *format, ...)
+{
+	char text[1001];
+	va_list ap;
+	va_start(ap, format);
+	vsnprintf(text, sizeof(text), format, ap);
+	va_end(ap);
+	agent_error_put(&c->out, code, "%s", text);
+	c->state = CONNECTION_CLOSING;
+	if (c->exec && c->exec == c->agent->main)
+		return; /* its connection's end is the VM's, see connection_free() */
+	if (c->exec)
+		exec_abandon(c->exec);
+	c->exec = NULL;
+}
+
+void connection_settle(struct connection *c)
+{
+	while (c->out.size && !c->broken) {
+		ssize_t n = send(c->watch.fd, buffer_bytes(&c->out), c->out.size, MSG_NOSIGNAL | MSG_DONTWAIT);
+		if (n > 0)
+			buffer_consume(&c->out, (size_t)n);
+		else if (n < 0 && errno == EAGAIN)
+			break;
+		else if (n == 0 || errno != EINTR)
+			c->broken = true;
+	}
+	bool said = c->state == CONNECTION_CLOSING && !c->out.size;
+	if (c->broken || (said && !c->linger && !c->power))
+		return connection_free(c);
+	if (said)
+		shutdown(c->watch.fd, SHUT_WR);
+	loop_modify(&c->agent->loop, &c->watch, c->out.size ? EPOLLIN | EPOLLOUT : EPOLLIN);
+}
+
+void agent_end_in(struct agent *agent, const char *why, uint64_t ms)
+{
+	agent->end = why;
+	loop_timer_set(&agent->timer, ms);
+}
+
+static void timer_ready(struct loop_watch *watch, uint32_t events)
+{
+	loop_stop(&CONTAINER_OF(watch, struct agent, timer)->loop);
+}
+
+/* ---- frames ---- */
+
+static void frame_hello(struct connection *c, const struct agent_frame *frame)
+{
+	uint32_t version;
+	if (frame->type != AGENT_HELLO || !agent_u32_get(frame, &version))
+		return connection_error(c, AGENT_ERROR_PROTOCOL, "the first frame is not HELLO");
+	if (version != AGENT_VERSION)
+		return connection_error(
+			c, AGENT_ERROR_VERSION, "this agent speaks version %d, not %u", AGENT_VERSION, version);
+	c->state = CONNECTION_REQUEST;
+}
+
+static void request_sync(struct connection *c)
+{
+	/* In a process of its own: writing back may take long, and streams must go on. */
+	c->sync_pid = fork();
+	if (c->sync_pid < 0)
+		return connection_error(c, AGENT_ERROR_SYSTEM, "fork: %s", strerror(errno));
+	if (c->sync_pid == 0) {
+		sync();
+		_exit(0);
+	}
+	c->state = CONNECTION_SYNC;
+}
+
+static void request_power(struct connection *c, const struct agent_frame *frame)
+{
+	uint32_t how;
+	if (!agent_u32_get(frame, &how) || how != 0)
+		return connection_error(c, AGENT_ERROR_PROTOCOL, "POWER asks for something unknown");
+	agent_frame_put(&c->out, AGENT_OK, 0, NULL, 0);
+	c->state = CONNECTION_CLOSING;
+	c->power = true;
+	agent_end_in(c->agent, "the host asked for it", POWER_DELAY_MS);
+}
+
+static void frame_request(struct connection *c, const struct agent_frame *frame)
+{
+	switch (frame->type) {
+	case AGENT_EXEC:
+		return exec_open(c, frame);
+	case AGENT_SYNC:
+		if (frame->size)
+			return connection_error(c, AGENT_ERROR_PROTOCOL, "SYNC has no payload");
+		return request_sync(c);
+	case AGENT_POWER:
+		return request_power(c, frame);
+	default:
+		return connection_error(c, AGENT_ERROR_PROTOCOL, "unknown request %#x", frame->type);
+	}
+}
+
+static void connection_frame(struct connection *c, const struct agent_frame *frame)
+{
+	switch (c->state) {
+	case CONNECTION_HELLO:
+		return frame_hello(c, frame);
+	case CONNECTION_REQUEST:
+		return frame_request(c, frame);
+	case CONNECTION_EXEC:
+		return exec_frame(c, frame);
+	case CONNECTION_SYNC:
+		return connection_error(c, AGENT_ERROR_PROTOCOL, "a frame after SYNC");
+	case CONNECTION_CLOSING:
+		return;
+	}
+}
+
+static void connection_ready(struct loop_watch *watch, uint32_t events)
+{
+	struct connection *c = CONTAINER_OF(watch, struct connection, watch);
+
+	if (events & (EPOLLIN | EPOLLHUP | EPOLLERR)) {
+		ssize_t n = buffer_read(&c->in, watch->fd, READ_SIZE);
+		if (n == 0 || (n < 0 && n != -EAGAIN && n != -EINTR))
+			c->broken = true;
+	}
+	while (!c->broken && c->state != CONNECTION_CLOSING && c->in.size) {
+		struct agent_frame frame;
+		long used = agent_frame_decode(buffer_bytes(&c->in), c->in.size, &frame);
+		if (used == 0)
+			break;
+		if (used < 0) {
+			connection_error(c, AGENT_ERROR_PROTOCOL, "malformed frame");
+			break;
+		}
+		connection_frame(c, &frame);
+		buffer_consume(&c->in, (size_t)used);
+	}
+	if (c->state == CONNECTION_CLOSING)
+		buffer_free(&c->in);
+	connection_settle(c);
+}
+
+/* ---- sockets and children ---- */
+
+/** Is the peer the host? Programs in the guest come with the guest's own CID or the loopback's. */
+static bool is_host(const struct sockaddr_vm *peer, socklen_t size)
+{
+	return size >= sizeof(*peer) && peer->svm_family == AF_VSOCK && peer->svm_cid == VMADDR_CID_HOST;
+}
+
+static void listener_ready(struct loop_watch *watch, uint32_t events)
+{
+	struct agent *agent = CONTAINER_OF(watch, struct agent, listener);
+	struct sockaddr_vm peer = {0};
+	socklen_t size = sizeof(peer);
+
+	CLEANUP_FD int fd = accept4(watch->fd, (struct sockaddr *)&peer, &size, SOCK_CLOEXEC | SOCK_NONBLOCK);
+	if (fd < 0)
+		return;
+	if (agent->from_host_only && !is_host(&peer, size)) {
+		console_debug("refused a connection of CID %u", peer.svm_cid);
+		return;
+	}
+	struct connection *c = agent->n_connections < CONNECTIONS_MAX ? calloc(1, sizeof(*c)) : NULL;
+	if (!c || loop_add(&agent->loop, &c->watch, fd, EPOLLIN, connection_ready, NULL) < 0) {
+		free(c);
+		return;
+	}
+	steal_fd(&fd);
+	c->agent = agent;
+	c->next = agent->connections;
+	agent->connections = c;
+	agent->n_connections++;
+	agent_hello_put(&c->out);
+	connection_settle(c);
+}
+
+static bool sync_reaped(struct agent *agent, pid_t pid)
+{
+	for (struct connection *c = agent->connections; c; c = c->next) {
+		if (c->state != CONNECTION_SYNC || c->sync_pid != pid)
+			continue;
+		agent_frame_put(&c->out, AGENT_OK, 0, NULL, 0);
+		c->state = CONNECTION_CLOSING;
+		connection_settle(c);
+		return true;
+	}
+	return false;
+}
+
+static void child_ready(struct loop_watch *watch, uint32_t events)
+{
+	struct agent *agent = CONTAINER_OF(watch, struct agent, child_signal);
+	struct signalfd_siginfo info;
+	struct rusage usage;
+	int status;
+	pid_t pid;
+
+	if (read(watch->fd, &info, sizeof(info)) < 0)
+		return;
+	while ((pid = wait4(-1, &status, WNOHANG, &usage)) > 0)
+		if (!exec_reaped(agent, pid, status, &usage))
+			sync_reaped(agent, pid);
+}
+
+/** The host has read READY and closes. */
+static void ready_done(struct loop_watch *watch, uint32_t events)
+{
+	char bytes[64];
+	ssize_t n = read(watch->fd, bytes, sizeof(bytes));
+	if (n > 0 || (n < 0 && errno == EAGAIN))
+		return;
+	struct agent *agent = CONTAINER_OF(watch, struct agent, ready);
+	int fd = watch->fd;
+	loop_remove(&agent->loop, watch);
+	close(fd);
+}
+
+static int watch_children(struct agent *agent, struct husk_error *err)
+{
+	sigset_t mask;
+	sigemptyset(&mask);
+	sigaddset(&mask, SIGCHLD);
+	sigprocmask(SIG_BLOCK, &mask, NULL);
+	CLEANUP_FD int fd = signalfd(-1, &mask, SFD_CLOEXEC | SFD_NONBLOCK);
+	if (fd < 0)
+		return error_errno(err, "watch for children");
+	int rc = loop_add(&agent->loop, &agent->child_signal, fd, EPOLLIN, child_ready, err);
+	if (rc == 0)
+		steal_fd(&fd);
+	return rc;
+}
+
+int agent_serve(int listener, bool from_host_only, int ready, const struct workload_setup *setup, const char **why,
+	struct husk_error *err)
+{
+	struct agent agent = {.setup = setup, .from_host_only = from_host_only, .end = "the agent's loop ended"};
+
+	signal(SIGPIPE, SIG_IGN);
+	int rc = loop_init(&agent.loop, err);
+	if (rc == 0)
+		rc = watch_children(&agent, err);
+	if (rc == 0)
+		rc = loop_timer_open(&agent.loop, &agent.timer, timer_ready, err);
+	if (rc == 0)
+		rc = loop_add(&agent.loop, &agent.listener, listener, EPOLLIN, listener_ready, err);
+	if (rc == 0 && ready >= 0)
+		rc = loop_add(&agent.loop, &agent.ready, ready, EPOLLIN, ready_done, err);
+	if (rc == 0)
+		rc = loop_run(&agent.loop, err);
+	*why = agent.end;
+	/* What is open goes with the process, which goes with the VM. */
+	return rc;
+}

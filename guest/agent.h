@@ -1,0 +1,67 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* agent.h - the agent: answers the protocol of agent/protocol.h on a listening socket */
+#ifndef GUEST_AGENT_H
+#define GUEST_AGENT_H
+
+#include "agent/protocol.h"
+#include "base/loop.h"
+#include "guest/enter.h"
+
+#include <stdbool.h>
+#include <sys/resource.h>
+#include <sys/types.h>
+
+struct exec;
+struct agent;
+
+enum connection_state {
+	CONNECTION_HELLO, /* waits for the client's HELLO */
+	CONNECTION_REQUEST,
+	CONNECTION_EXEC,
+	CONNECTION_SYNC,
+	CONNECTION_CLOSING, /* what is in `out` is the last */
+};
+
+/** One connection, one operation. */
+struct connection {
+	struct agent *agent;
+	struct loop_watch watch;
+	struct buffer in, out;
+	enum connection_state state;
+	bool broken; /* the peer is gone */
+	bool linger; /* stays, once all is written, until the peer has gone */
+	bool power; /* its end is the VM's */
+	pid_t sync_pid;
+	struct exec *exec;
+	struct connection *next;
+};
+
+struct agent {
+	struct loop loop;
+	const struct workload_setup *setup;
+	struct loop_watch listener, child_signal, timer, ready;
+	struct connection *connections;
+	size_t n_connections;
+	struct exec *execs;
+	struct exec *main; /* the workload, running; NULL before and after */
+	bool from_host_only; /* the listener is vsock: peers other than the host are refused */
+	const char *end; /* why the loop was left */
+};
+
+/** Serve @listener (taken) until the VM shall end; *@why says why. @from_host_only: refuse every peer whose CID is not the
+ *  host's. @ready (taken; -1: none): the connection on which READY was sent. SIGCHLD is blocked and taken over. */
+int agent_serve(int listener, bool from_host_only, int ready, const struct workload_setup *setup, const char **why,
+	struct husk_error *err);
+
+/* ---- for the operations ---- */
+
+/** Answer with an error; the connection then ends. */
+__attribute__((format(printf, 3, 4))) void connection_error(
+	struct connection *c, enum agent_error code, const char *format, ...);
+/** Write what can be written, ask for the events that matter, and free the connection when it has ended. @c may be gone
+ *  afterwards. Every handler that touched a connection ends with it. */
+void connection_settle(struct connection *c);
+/** End the VM after @ms, unless something does so before. */
+void agent_end_in(struct agent *agent, const char *why, uint64_t ms);
+
+#endif

@@ -1,0 +1,58 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * console.c - what husk-init says on the guest's console
+ *
+ * Theory of operation: the kernel gives PID 1 the console as descriptors 0 to 2. An emulated serial port takes a trap per
+ * byte, so a healthy start says nothing. Lines are written whole, by one write(2).
+ */
+#include "guest/console.h"
+
+#include <stdarg.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <time.h>
+#include <unistd.h>
+
+#define LINE_MAX_BYTES 1200
+
+static bool debugging;
+
+void console_set_debug(bool on)
+{
+	debugging = on;
+}
+
+__attribute__((format(printf, 1, 0))) static void write_line(const char *format, va_list ap)
+{
+	char line[LINE_MAX_BYTES];
+	int n = snprintf(line, sizeof(line), "husk-init: ");
+	int more = vsnprintf(line + n, sizeof(line) - (size_t)n - 1, format, ap);
+	n = more < 0 ? n : n + more;
+	if (n > (int)sizeof(line) - 2)
+		n = (int)sizeof(line) - 2;
+	line[n++] = '\n';
+	if (write(STDERR_FILENO, line, (size_t)n) < 0)
+		return; /* nowhere left to say it */
+}
+
+void console_say(const char *format, ...)
+{
+	va_list ap;
+	va_start(ap, format);
+	write_line(format, ap);
+	va_end(ap);
+}
+
+void console_debug(const char *format, ...)
+{
+	struct timespec now;
+	char stamped[256];
+	if (!debugging)
+		return;
+	clock_gettime(CLOCK_BOOTTIME, &now);
+	va_list ap;
+	va_start(ap, format);
+	vsnprintf(stamped, sizeof(stamped), format, ap);
+	va_end(ap);
+	console_say("[%3u.%03u] %s", (unsigned)now.tv_sec, (unsigned)(now.tv_nsec / 1000000), stamped);
+}

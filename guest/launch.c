@@ -1,0 +1,218 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * launch.c - the last steps of a program's process
+ *
+ * Theory of operation: runs as root inside the image's root. The order matters: the terminal belongs to the workload's own
+ * devpts; the streams are given to the image's user while we may (so that /dev/stdout can be opened again); the working
+ * directory is entered with root's rights, as runc does; then the user, then exec. Whatever fails is said on the status
+ * socket with the code that tells exit status 125, 126 and 127 apart; the socket closes by itself when exec succeeds.
+ */
+#include "guest/launch.h"
+
+#include "base/cleanup.h"
+#include "base/fd.h"
+#include "guest/program.h"
+#include "guest/user.h"
+
+#include <fcntl.h>
+#include <grp.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/sysmacros.h>
+#include <unistd.h>
+
+#define PATH_DEFAULT "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+void launch_fail(int status, enum agent_error code, const char *format, ...)
+{
+	struct program_report report = {.kind = PROGRAM_ERROR, .code = code};
+	va_list ap;
+	va_start(ap, format);
+	vsnprintf(report.text, sizeof(report.text), format, ap);
+	va_end(ap);
+	fd_send(status, &report, sizeof(report), NULL, 0);
+	_exit(125);
+}
+
+/** A terminal of the workload's own devpts as controlling terminal and streams; its master goes to the agent. */
+static void open_terminal(const struct exec_request *request, int status)
+{
+	struct program_report report = {.kind = PROGRAM_TTY};
+	struct winsize size = {.ws_row = request->rows, .ws_col = request->columns};
+	int unlock = 0;
+
+	CLEANUP_FD int master = open("/dev/pts/ptmx", O_RDWR | O_NOCTTY | O_CLOEXEC | O_NONBLOCK);
+	if (master < 0 || ioctl(master, TIOCSPTLCK, &unlock) < 0)
+		launch_fail(status, AGENT_ERROR_SYSTEM, "make a terminal: %s", strerror(errno));
+	CLEANUP_FD int slave = ioctl(master, TIOCGPTPEER, O_RDWR | O_NOCTTY | O_CLOEXEC);
+	if (slave < 0)
+		launch_fail(status, AGENT_ERROR_SYSTEM, "open the terminal: %s", strerror(errno));
+	if (size.ws_row && size.ws_col)
+		ioctl(slave, TIOCSWINSZ, &size);
+	if (fd_send(status, &report, sizeof(report), &master, 1) < 0)
+		_exit(125);
+	for (int i = 0; i < 3; i++)
+		if (dup2(slave, i) < 0)
+			launch_fail(status, AGENT_ERROR_SYSTEM, "use the terminal: %s", strerror(errno));
+	if (ioctl(0, TIOCSCTTY, 0) < 0)
+		launch_fail(status, AGENT_ERROR_SYSTEM, "take the terminal: %s", strerror(errno));
+}
+
+/** Give the streams to the user; /dev/null stays everyone's. */
+static void own_streams(uid_t uid, int status)
+{
+	for (int i = 0; i < 3; i++) {
+		struct stat st;
+		if (fstat(i, &st) < 0 || (S_ISCHR(st.st_mode) && st.st_rdev == makedev(1, 3)) || st.st_uid == uid)
+			continue;
+		if (fchown(i, uid, st.st_gid) < 0)
+			launch_fail(status, AGENT_ERROR_SYSTEM, "give the user its streams: %s", strerror(errno));
+	}
+}
+
+static void become(const struct user *user, int status)
+{
+	if (setgroups(user->n_groups, user->groups) < 0 || setresgid(user->gid, user->gid, user->gid) < 0 ||
+		setresuid(user->uid, user->uid, user->uid) < 0)
+		launch_fail(status, AGENT_ERROR_SYSTEM, "become user %u: %s", user->uid, strerror(errno));
+}
+
+/** Set "NAME=value" in @list, in place of an entry of that name. */
+static int environment_set(struct strings *list, const char *entry)
+{
+	size_t name = strcspn(entry, "=") + 1;
+	for (size_t i = 0; i < list->n; i++) {
+		if (strncmp(list->items[i], entry, name) != 0)
+			continue;
+		char *copy = strdup(entry);
+		if (!copy)
+			return -ENOMEM;
+		free(list->items[i]);
+		list->items[i] = copy;
+		return 0;
+	}
+	return strings_add(list, entry);
+}
+
+static int environment_add(struct strings *list, const char *name, const char *value)
+{
+	char *entry = NULL;
+	if (asprintf(&entry, "%s=%s", name, value) < 0)
+		return -ENOMEM;
+	int rc = environment_set(list, entry);
+	free(entry);
+	return rc;
+}
+
+static const char *environment_get(char *const *env, const char *name)
+{
+	size_t n = strlen(name);
+	for (; *env; env++)
+		if (strncmp(*env, name, n) == 0 && (*env)[n] == '=')
+			return *env + n + 1;
+	return NULL;
+}
+
+char **launch_environment(const struct exec_request *request, const char *hostname, const char *home)
+{
+	struct strings list = {0};
+	int rc = environment_add(&list, "PATH", PATH_DEFAULT);
+	if (rc == 0)
+		rc = environment_add(&list, "HOSTNAME", hostname);
+	if (rc == 0 && (request->flags & AGENT_EXEC_FLAG_TTY))
+		rc = environment_add(&list, "TERM", "xterm");
+	for (size_t i = 0; rc == 0 && i < request->env.n; i++)
+		rc = environment_set(&list, request->env.items[i]);
+	if (rc == 0 && !environment_get(list.items, "HOME"))
+		rc = environment_add(&list, "HOME", home);
+	if (rc < 0)
+		strings_free(&list);
+	return list.items;
+}
+
+/** Try each directory of PATH; returns with the errno of the most telling failure. */
+static int exec_in_path(const char *path, char *const *argv, char *const *env)
+{
+	char candidate[PATH_MAX];
+	int telling = ENOENT;
+	while (*path) {
+		size_t n = strcspn(path, ":");
+		if (n && (size_t)snprintf(candidate, sizeof(candidate), "%.*s/%s", (int)n, path, argv[0]) <
+				 sizeof(candidate)) {
+			execve(candidate, argv, env);
+			if (errno == EACCES)
+				telling = EACCES;
+			else if (errno != ENOENT && errno != ENOTDIR && errno != ENAMETOOLONG)
+				return errno;
+		}
+		path += n + (path[n] == ':');
+	}
+	return telling;
+}
+
+_Noreturn static void run(const struct exec_request *request, char *const *env, int status)
+{
+	char *const *argv = request->args.items;
+	const char *name = argv[0];
+	int failed;
+
+	if (strchr(name, '/')) {
+		execve(name, argv, env);
+		failed = errno;
+	} else {
+		const char *path = environment_get(env, "PATH");
+		failed = exec_in_path(path ? path : "", argv, env);
+		if (failed == ENOENT)
+			launch_fail(status, AGENT_ERROR_NOT_FOUND, "exec %s: executable file not found in $PATH", name);
+	}
+	if (failed == ENOENT || failed == ENOTDIR)
+		launch_fail(status, AGENT_ERROR_NOT_FOUND, "exec %s: %s", name, strerror(failed));
+	struct stat st;
+	bool directory = strchr(name, '/') && stat(name, &st) == 0 && S_ISDIR(st.st_mode);
+	launch_fail(status, AGENT_ERROR_NOT_EXECUTABLE, "exec %s: %s", name,
+		directory           ? "is a directory"
+		: failed == ENOEXEC ? "exec format error"
+				    : strerror(failed));
+}
+
+static void reset_signals(void)
+{
+	static const uint64_t standard[8] = {0}; /* the kernel's struct sigaction: SIG_DFL, no flags, no mask */
+	sigset_t none;
+	for (int s = 1; s < NSIG; s++)
+		syscall(SYS_rt_sigaction, s, standard, NULL, (NSIG - 1) / 8);
+	sigemptyset(&none);
+	sigprocmask(SIG_SETMASK, &none, NULL);
+}
+
+void launch(const struct workload_setup *setup, const struct exec_request *request, int status)
+{
+	struct husk_error err = {0};
+	struct user user;
+	struct rlimit files = {.rlim_cur = setup->nofile, .rlim_max = setup->nofile};
+
+	reset_signals();
+	umask(022);
+	setsid();
+	if (request->flags & AGENT_EXEC_FLAG_TTY)
+		open_terminal(request, status);
+	if (setrlimit(RLIMIT_NOFILE, &files) < 0)
+		launch_fail(status, AGENT_ERROR_SYSTEM, "set the limit of open files: %s", strerror(errno));
+	int rc = user_lookup(request->user, request->groups.items, request->groups.n, &user, &err);
+	if (rc < 0)
+		launch_fail(status, AGENT_ERROR_USER, "%s", err.message);
+	own_streams(user.uid, status);
+	if (chdir(request->cwd) < 0)
+		launch_fail(status, AGENT_ERROR_DIRECTORY, "enter the working directory %s: %s", request->cwd,
+			strerror(errno));
+	char **env = launch_environment(request, setup->hostname, user.home);
+	if (!env)
+		launch_fail(status, AGENT_ERROR_SYSTEM, "make the environment: out of memory");
+	become(&user, status);
+	run(request, env, status);
+}
