@@ -1,0 +1,11 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* cleanup.h - set right what a crash left behind */
+#ifndef ENGINE_CLEANUP_H
+#define ENGINE_CLEANUP_H
+
+#include "engine/engine.h"
+
+/** See husk_cleanup(). */
+int cleanup_run(const struct husk *husk, size_t *n, struct husk_error *err);
+
+#endif

@@ -1,0 +1,241 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * doctor.c - what this machine can do, and why, in words a user can act on
+ *
+ * Theory of operation: one function per topic appends findings to a list; at the end the list and all its strings are put
+ * into one allocation, so that the caller has one thing to free. Nothing is changed on the machine.
+ */
+#include "engine/doctor.h"
+
+#include "base/buffer.h"
+#include "base/path.h"
+#include "engine/doctor_kvm.h"
+#include "engine/helper.h"
+
+#include <stdarg.h>
+#include <string.h>
+#include <sys/statvfs.h>
+
+#define FINDINGS_MAX 32
+#define SPACE_WANTED (2ull << 30)
+#define MEMORY_WANTED (1ull << 30)
+
+/** Findings in the making: offsets into text, -1 for none. */
+struct findings {
+	struct {
+		enum husk_finding_status status;
+		const char *topic;
+		long message, remedy;
+	} list[FINDINGS_MAX];
+	size_t n;
+	struct buffer text;
+};
+
+static long put_text(struct findings *f, const char *text)
+{
+	long at = (long)f->text.size;
+	return text && buffer_append(&f->text, text, strlen(text) + 1) == 0 ? at : -1;
+}
+
+__attribute__((format(printf, 5, 6))) static void add(struct findings *f, enum husk_finding_status status,
+	const char *topic, const char *remedy, const char *format, ...)
+{
+	CLEANUP_FREE char *message = NULL;
+	va_list ap;
+	va_start(ap, format);
+	int n = vasprintf(&message, format, ap);
+	va_end(ap);
+	if (n < 0)
+		message = NULL;
+	if (f->n == FINDINGS_MAX || !message)
+		return;
+	long at = put_text(f, message);
+	if (at < 0)
+		return;
+	f->list[f->n].status = status;
+	f->list[f->n].topic = topic;
+	f->list[f->n].message = at;
+	f->list[f->n++].remedy = put_text(f, remedy);
+}
+
+static void look_at_kvm(struct findings *f)
+{
+	char text[160];
+	switch (doctor_kvm_probe(text, sizeof(text))) {
+	case DOCTOR_KVM_HARDWARE:
+		add(f, HUSK_FINDING_OK, "kvm", NULL, "/dev/kvm runs guests on the CPU (%s); husk does not use it yet",
+			text);
+		break;
+	case DOCTOR_KVM_INTERPRETED:
+		add(f, HUSK_FINDING_NOTE, "kvm", NULL,
+			"/dev/kvm interprets guest code instead of running it on the CPU (%s): no hardware wall here",
+			text);
+		break;
+	case DOCTOR_KVM_DENIED:
+		add(f, HUSK_FINDING_NOTE, "kvm", "add yourself to the group kvm: adduser $USER kvm, then log in again",
+			"/dev/kvm cannot be opened: %s", text);
+		break;
+	case DOCTOR_KVM_ABSENT:
+		add(f, HUSK_FINDING_NOTE, "kvm",
+			"on real hardware enable VT-x or SVM in the firmware; in a VM enable nested virtualisation",
+			"%s: no hardware wall here", text);
+		break;
+	case DOCTOR_KVM_BROKEN:
+		add(f, HUSK_FINDING_NOTE, "kvm", NULL, "%s: no hardware wall here", text);
+		break;
+	}
+	add(f, HUSK_FINDING_NOTE, "wall", NULL,
+		"VMs run on the machine 'qemu': software emulation, the `software` wall");
+}
+
+static void look_at_qemu(struct findings *f)
+{
+	static const char remedy[] = "apt-get update && apt-get install qemu-system-x86";
+	CLEANUP_FREE char *path = engine_find_program("qemu-system-x86_64");
+	CLEANUP_BUFFER struct buffer out = {0};
+	struct husk_error err;
+	int major, minor;
+	if (!path) {
+		add(f, HUSK_FINDING_ERROR, "qemu", remedy, "qemu-system-x86_64 is not installed");
+		return;
+	}
+	const char *const argv[] = {"qemu-system-x86_64", "--version", NULL};
+	struct helper helper = {.path = path, .argv = argv, .stdin_fd = -1, .stderr_fd = -1, .cancel_fd = -1};
+	if (helper_run(&helper, &out, &err) < 0) {
+		add(f, HUSK_FINDING_ERROR, "qemu", remedy, "%s does not run: %s", path, err.message);
+		return;
+	}
+	buffer_append(&out, "", 1);
+	if (sscanf((char *)buffer_bytes(&out), "QEMU emulator version %d.%d", &major, &minor) != 2)
+		add(f, HUSK_FINDING_WARNING, "qemu", NULL, "%s does not tell its version", path);
+	else if (major < 7)
+		add(f, HUSK_FINDING_WARNING, "qemu", "install QEMU 7.2 or newer",
+			"%s is version %d.%d, older than any tested one", path, major, minor);
+	else
+		add(f, HUSK_FINDING_OK, "qemu", NULL, "%s is version %d.%d", path, major, minor);
+}
+
+static void look_at_tools(struct findings *f)
+{
+	static const struct {
+		const char *program, *package, *use;
+		enum husk_finding_status status;
+	} tools[] = {
+		{"mke2fs", "e2fsprogs", "makes scratch disks", HUSK_FINDING_ERROR},
+		{"mmdebstrap", "mmdebstrap", "makes Debian images from packages (make demo)", HUSK_FINDING_NOTE},
+		{"apt-get", "apt", "fetches the guest kernel", HUSK_FINDING_NOTE},
+		{"dpkg-deb", "dpkg", "unpacks the guest kernel", HUSK_FINDING_NOTE},
+	};
+	for (size_t i = 0; i < ARRAY_SIZE(tools); i++) {
+		CLEANUP_FREE char *path = engine_find_program(tools[i].program);
+		CLEANUP_FREE char *remedy = path_format("apt-get update && apt-get install %s", tools[i].package);
+		if (path)
+			add(f, HUSK_FINDING_OK, tools[i].program, NULL, "%s %s", path, tools[i].use);
+		else
+			add(f, tools[i].status, tools[i].program, remedy, "%s is not installed; it %s",
+				tools[i].program, tools[i].use);
+	}
+}
+
+static void look_at_helpers(struct findings *f, const struct husk *husk)
+{
+	static const char *const names[] = {"husk-vmm", "husk-image", "husk-init"};
+	size_t missing = 0;
+	for (size_t i = 0; i < ARRAY_SIZE(names); i++) {
+		CLEANUP_FREE char *path = NULL;
+		struct husk_error err;
+		if (engine_helper(husk, names[i], &path, &err) == 0)
+			continue;
+		add(f, HUSK_FINDING_ERROR, "helpers", "install husk again (make install), or set HUSK_LIBEXEC", "%s",
+			err.message);
+		missing++;
+	}
+	if (!missing)
+		add(f, HUSK_FINDING_OK, "helpers", NULL, "husk's helper programs are in %s", husk->libexec);
+}
+
+static void look_at_kernel(struct findings *f, struct husk *husk)
+{
+	CLEANUP_FREE char *id = NULL;
+	struct husk_error err;
+	if (husk_kernel_find(husk, &id, &err) == 0)
+		add(f, HUSK_FINDING_OK, "kernel", NULL, "guest kernel %s", id);
+	else
+		add(f, HUSK_FINDING_ERROR, "kernel", "husk kernel fetch", "no guest kernel: %s", err.message);
+}
+
+static void look_at_home(struct findings *f, const struct husk *husk)
+{
+	struct statvfs fs;
+	if (statvfs(husk->home, &fs) < 0) {
+		add(f, HUSK_FINDING_ERROR, "home", NULL, "%s: %s", husk->home, strerror(errno));
+		return;
+	}
+	uint64_t available = (uint64_t)fs.f_bavail * fs.f_frsize;
+	bool small = available < SPACE_WANTED;
+	add(f, small ? HUSK_FINDING_WARNING : HUSK_FINDING_OK, "home",
+		small ? "free some space, or set HUSK_HOME to a directory with more" : NULL,
+		"%s is writable and has %.1f GiB free; sockets lie in %s", husk->home, (double)available / (1 << 30),
+		husk->runtime);
+}
+
+static void look_at_memory(struct findings *f)
+{
+	unsigned long long available = 0;
+	CLEANUP_FILE FILE *file = fopen("/proc/meminfo", "re");
+	char line[128];
+	while (file && fgets(line, sizeof(line), file))
+		if (sscanf(line, "MemAvailable: %llu kB", &available) == 1)
+			break;
+	available <<= 10;
+	bool small = available < MEMORY_WANTED;
+	add(f, small ? HUSK_FINDING_WARNING : HUSK_FINDING_OK, "memory",
+		small ? "run VMs with less memory (husk run -m 128M)" : NULL,
+		"%.1f GiB of memory are available, %ld CPUs", (double)available / (1 << 30),
+		sysconf(_SC_NPROCESSORS_ONLN));
+}
+
+/** One allocation: the array, then the strings. */
+static struct husk_finding *pack(const struct findings *f)
+{
+	size_t head = (f->n + 1) * sizeof(struct husk_finding), topics = 0;
+	for (size_t i = 0; i < f->n; i++)
+		topics += strlen(f->list[i].topic) + 1;
+	struct husk_finding *out = malloc(head + f->text.size + topics);
+	if (!out)
+		return NULL;
+	char *text = (char *)out + head, *topic = text + f->text.size;
+	memcpy(text, buffer_bytes(&f->text), f->text.size);
+	for (size_t i = 0; i < f->n; i++) {
+		out[i] = (struct husk_finding){
+			.status = f->list[i].status,
+			.topic = topic,
+			.message = text + f->list[i].message,
+			.remedy = f->list[i].remedy < 0 ? NULL : text + f->list[i].remedy,
+		};
+		topic = stpcpy(topic, f->list[i].topic) + 1;
+	}
+	return out;
+}
+
+int doctor_run(struct husk *husk, const struct husk_error *open_error, struct husk_finding **findings, size_t *n,
+	struct husk_error *err)
+{
+	struct findings f = {0};
+	look_at_kvm(&f);
+	look_at_qemu(&f);
+	if (husk) {
+		look_at_helpers(&f, husk);
+		look_at_kernel(&f, husk);
+		look_at_home(&f, husk);
+	} else {
+		add(&f, HUSK_FINDING_ERROR, "home", "set HUSK_HOME to a directory of your own", "%s",
+			open_error ? open_error->message : "the home cannot be opened");
+	}
+	look_at_tools(&f);
+	look_at_memory(&f);
+	*findings = pack(&f);
+	*n = f.n;
+	buffer_free(&f.text);
+	return *findings ? 0 : error_set(err, -ENOMEM, "doctor: out of memory");
+}

@@ -1,0 +1,122 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* exec.c - image config and caller's wishes, merged by Docker's rules (OCI image-spec config.md) */
+#include "engine/exec.h"
+
+#include "agent/protocol.h"
+#include "base/cleanup.h"
+#include "base/parse.h"
+#include "base/tlv.h"
+
+#include <signal.h>
+#include <string.h>
+#include <strings.h>
+
+/** Append the strings of the NULL-terminated @list as entries @tag. */
+static int put_list(struct buffer *out, uint16_t tag, const char *const *list, size_t *n, struct husk_error *err)
+{
+	for (; list && *list; list++) {
+		if (strlen(*list) > EXEC_ARGUMENT_MAX)
+			return error_set(err, -E2BIG,
+				"an argument or variable of %zu bytes is longer than the guest's kernel takes (%d); "
+				"pass it in a file or on stdin",
+				strlen(*list), EXEC_ARGUMENT_MAX);
+		if (tlv_put_string(out, tag, *list) < 0)
+			return error_set(err, -ENOMEM, "build the workload's description: out of memory");
+		++*n;
+	}
+	return 0;
+}
+
+static bool empty(const char *const *list)
+{
+	return !list || !list[0];
+}
+
+/** Entrypoint and command: the caller's entrypoint takes the image's Cmd out, as Docker's does. */
+static int put_arguments(const struct husk_vm_config *config, const struct image_record *image, struct buffer *out,
+	struct husk_error *err)
+{
+	const char *const *entrypoint =
+		config->entrypoint ? config->entrypoint : (const char *const *)image->entrypoint;
+	const char *const *command = config->command;
+	size_t n = 0;
+	if (empty(command))
+		command = config->entrypoint ? NULL : (const char *const *)image->cmd;
+	if (!empty(entrypoint) && config->entrypoint && !entrypoint[0][0])
+		entrypoint = NULL;
+	int rc = put_list(out, AGENT_EXEC_ARG, entrypoint, &n, err);
+	rc = rc < 0 ? rc : put_list(out, AGENT_EXEC_ARG, command, &n, err);
+	if (rc == 0 && n == 0)
+		return error_set(err, -EINVAL,
+			"no command: the image has neither Entrypoint nor Cmd, so say what to run behind the image's "
+			"name");
+	const char *first = !empty(entrypoint) ? entrypoint[0] : empty(command) ? "" : command[0];
+	if (rc == 0 && !*first)
+		return error_set(err, -EINVAL, "the command's name is empty");
+	return rc;
+}
+
+static int check_environment(const char *const *env, struct husk_error *err)
+{
+	for (; env && *env; env++) {
+		const char *equals = strchr(*env, '=');
+		if (!equals || equals == *env)
+			return error_set(err, -EINVAL, "'%s' is not an environment variable (NAME=value)", *env);
+	}
+	return 0;
+}
+
+int exec_payload(const struct husk_vm_config *config, const struct image_record *image, struct buffer *out,
+	struct husk_error *err)
+{
+	const char *cwd = config->working_dir ? config->working_dir : image->working_dir;
+	const char *user = config->user ? config->user : image->user;
+	uint32_t flags = AGENT_EXEC_FLAG_MAIN | (config->tty ? AGENT_EXEC_FLAG_TTY : 0) |
+			 (config->stdin_fd >= 0 ? AGENT_EXEC_FLAG_STDIN : 0) |
+			 (config->init ? AGENT_EXEC_FLAG_INIT : 0);
+	size_t n = 0;
+	if (config->working_dir && config->working_dir[0] != '/')
+		return error_set(
+			err, -EINVAL, "the working directory '%s' is not an absolute path", config->working_dir);
+	if (config->user && !*config->user)
+		return error_set(err, -EINVAL, "the user is empty");
+	int rc = check_environment(config->env, err);
+	if (rc < 0)
+		return rc;
+	rc = tlv_put_u32(out, AGENT_EXEC_FLAGS, flags);
+	rc = rc < 0 ? rc : put_arguments(config, image, out, err);
+	rc = rc < 0 ? rc : put_list(out, AGENT_EXEC_ENV, (const char *const *)image->env, &n, err);
+	rc = rc < 0 ? rc : put_list(out, AGENT_EXEC_ENV, config->env, &n, err);
+	if (rc == 0 && cwd && *cwd)
+		rc = tlv_put_string(out, AGENT_EXEC_CWD, cwd);
+	if (rc == 0 && user && *user)
+		rc = tlv_put_string(out, AGENT_EXEC_USER, user);
+	if (rc == 0 && config->tty) {
+		uint32_t rows = config->rows ? config->rows : 24, columns = config->columns ? config->columns : 80;
+		rc = tlv_put_u32(out, AGENT_EXEC_WINDOW, rows << 16 | columns);
+	}
+	if (rc == -ENOMEM)
+		return error_set(err, rc, "build the workload's description: out of memory");
+	if (rc == 0 && out->size > AGENT_PAYLOAD_MAX)
+		return error_set(err, -E2BIG, "arguments and environment have %zu bytes together; the limit is %u",
+			out->size, AGENT_PAYLOAD_MAX);
+	return rc;
+}
+
+int exec_stop_signal(const char *text)
+{
+	uint64_t n;
+	if (!text)
+		return SIGTERM;
+	if (parse_number(text, "StopSignal", 1, 64, &n, NULL) == 0)
+		return (int)n;
+	const char *name = strncasecmp(text, "SIG", 3) == 0 ? text + 3 : text;
+	for (int i = 1; i < 32; i++)
+		if (sigabbrev_np(i) && strcasecmp(sigabbrev_np(i), name) == 0)
+			return i;
+	/* As the kernel's, and not as libc's, which keeps two for itself: 34 is what everyone means by SIGRTMIN. */
+	if (strncasecmp(name, "RTMIN", 5) == 0 &&
+		(!name[5] || parse_number(name + 6, "StopSignal", 0, 30, &n, NULL) == 0))
+		return 34 + (name[5] == '+' ? (int)n : 0);
+	return SIGTERM;
+}

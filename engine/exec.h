@@ -1,0 +1,21 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* exec.h - the main workload: what image and caller say together, as the agent's EXEC payload */
+#ifndef ENGINE_EXEC_H
+#define ENGINE_EXEC_H
+
+#include "base/buffer.h"
+#include "image/record.h"
+
+#include <husk.h>
+
+/** An argument longer than this cannot be passed to execve by the guest's kernel (MAX_ARG_STRLEN). */
+#define EXEC_ARGUMENT_MAX 131071
+
+/** Append the payload for @config on @image to @out. -EINVAL: no command at all, or a value that cannot work. */
+int exec_payload(const struct husk_vm_config *config, const struct image_record *image, struct buffer *out,
+	struct husk_error *err);
+
+/** The number of an image's StopSignal ("SIGTERM", "TERM", "15", "SIGRTMIN+3"); SIGTERM when @text is NULL or no signal. */
+int exec_stop_signal(const char *text);
+
+#endif

@@ -1,0 +1,28 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* helper.h - run one of husk's helper programs or another tool to its end, with its output and its error in hand */
+#ifndef ENGINE_HELPER_H
+#define ENGINE_HELPER_H
+
+#include "base/buffer.h"
+#include "engine/engine.h"
+
+#define HELPER_OUTPUT_MAX (64u << 20)
+
+/** A program to run to its end.
+ *  path:        absolute
+ *  argv:        NULL-terminated, argv[0] included
+ *  stdin_fd:    the child's stdin, -1: /dev/null
+ *  stderr_fd:   where its progress goes, -1: it is kept, and its last line is the error's text when it tells no other
+ *  cancel_fd:   readable: the child gets SIGTERM and the run ends with -ECANCELED; -1: none
+ *  error_fd:    the child speaks HUSK_ERROR_FD: "CODE MESSAGE" on descriptor 3 */
+struct helper {
+	const char *path;
+	const char *const *argv;
+	int stdin_fd, stderr_fd, cancel_fd;
+	bool error_fd;
+};
+
+/** Run it; its stdout is appended to @out (may be NULL: /dev/null). 0 when it exited with 0; else its own error, or -EIO. */
+int helper_run(const struct helper *how, struct buffer *out, struct husk_error *err);
+
+#endif

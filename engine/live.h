@@ -1,0 +1,47 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* live.h - a VM that this process has started: its supervisor, its messages, its end */
+#ifndef ENGINE_LIVE_H
+#define ENGINE_LIVE_H
+
+#include "engine/streams.h"
+#include "engine/vm.h"
+#include "vmm/config.h"
+
+#include <pthread.h>
+
+/** Behind the public handle. Fields below `lock` are read and changed with it held. */
+struct husk_vm {
+	const struct husk *husk;
+	struct vm_record record; /* its lock is ours for as long as this process has the VM */
+	struct stdio io;
+	pid_t pid; /* the supervisor */
+	int pidfd, caller_fd, control_fd;
+	int epoll; /* caller_fd, pidfd and the streams: what husk_vm_fd() gives */
+	int stop_signal;
+	bool agentless; /* a foreign initramfs: nobody will say READY of an agent */
+	pthread_mutex_t lock;
+	bool ready, started, ended, reaped;
+	uint64_t boot_ns;
+	struct vm_message outcome; /* once ended */
+};
+
+/** Make an empty one for @husk. */
+struct husk_vm *live_new(const struct husk *husk, struct husk_error *err);
+/** The supervisor runs: watch its descriptors. */
+int live_watch(struct husk_vm *vm, struct husk_error *err);
+/** Take in whatever has arrived. Lock not held. */
+void live_take(struct husk_vm *vm);
+/** Wait until READY or the end: 0, -ETIMEDOUT, -ECANCELED. */
+int live_wait_ready(struct husk_vm *vm, uint64_t timeout_ms, int cancel_fd, struct husk_error *err);
+/** As husk_vm_wait(). */
+int live_wait(struct husk_vm *vm, int64_t timeout_ms, struct husk_error *err);
+/** One message to the worker's control socket or the supervisor. */
+int live_send(struct husk_vm *vm, int fd, enum vm_message_kind kind, uint32_t value, struct husk_error *err);
+/** Why it ended, as a sentence. */
+void live_describe(const struct husk_vm *vm, char *text, size_t room);
+/** Say the last @lines lines of the VM's log in notices. */
+void live_show_log(const struct husk_vm *vm, int lines);
+/** End it, reap it, remove its record, free it. */
+void live_close(struct husk_vm *vm);
+
+#endif

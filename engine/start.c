@@ -1,0 +1,249 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * start.c - from a configuration to a VM whose agent has answered
+ *
+ * Theory of operation: what can be refused is refused first (check.c, the command, the name), then the image is obtained,
+ * then the record is made: from there on every failure removes it again, and so does the next command should we die. Then
+ * kernel, initramfs, layers, scratch disk and streams become descriptors, the envelope names them, and husk-vmm's
+ * supervisor is started in a session of its own, so that a terminal's Ctrl-C reaches the caller alone, who decides. It
+ * ends with the caller by the end of the caller's socket. Opened layers cannot be taken away by a later `rmi`.
+ */
+#include "engine/start.h"
+
+#include "base/fd.h"
+#include "base/path.h"
+#include "base/spawn.h"
+#include "engine/boot.h"
+#include "engine/check.h"
+#include "engine/cleanup.h"
+#include "engine/envelope.h"
+#include "engine/exec.h"
+#include "engine/images.h"
+#include "engine/scratch.h"
+
+#include <fcntl.h>
+#include <string.h>
+#include <sys/socket.h>
+
+#define START_GRACE_MS 15000 /* beyond the start timeout, which the worker itself keeps */
+#define LOG_LINES 12
+#define AGENTLESS_TIMEOUT_MS (365ull * 86400 * 1000)
+
+/** What a start holds until the supervisor has it. */
+struct start {
+	const struct husk *husk;
+	const struct husk_vm_config *config;
+	struct image_record image;
+	struct boot boot;
+	struct buffer exec;
+	char *qemu;
+	int layers[VMM_LAYERS_MAX];
+	size_t n_layers;
+	int scratch_fd, caller_fd, control_fd; /* the supervisor's ends */
+	struct envelope envelope;
+};
+
+static void start_free(struct start *s)
+{
+	image_record_free(&s->image);
+	boot_free(&s->boot);
+	buffer_free(&s->exec);
+	free(s->qemu);
+	for (size_t i = 0; i < s->n_layers; i++)
+		close(s->layers[i]);
+	int fds[] = {s->scratch_fd, s->caller_fd, s->control_fd};
+	for (size_t i = 0; i < ARRAY_SIZE(fds); i++)
+		if (fds[i] >= 0)
+			close(fds[i]);
+	envelope_free(&s->envelope);
+}
+
+static json_t *configuration(const struct start *s)
+{
+	const struct husk_vm_config *c = s->config;
+	return json_pack("{s:s, s:s, s:s, s:s, s:I, s:i, s:I, s:b, s:b, s:b, s:I, s:I}", "image", c->image, "image_id",
+		s->image.id, "lifetime", "caller", "machine", "qemu", "memory", (json_int_t)c->memory, "cpus",
+		(int)c->cpus, "scratch", (json_int_t)c->scratch, "read_only", c->read_only, "tty", c->tty, "init",
+		c->init, "timeout_ms", (json_int_t)c->timeout_ms, "start_timeout_ms", (json_int_t)c->start_timeout_ms);
+}
+
+static int open_layers(struct start *s, struct husk_error *err)
+{
+	if (s->image.n_layers == 0 || s->image.n_layers > VMM_LAYERS_MAX)
+		return error_set(err, -EINVAL, "image %s has %zu layers; 1 to %d can be", s->image.id,
+			s->image.n_layers, VMM_LAYERS_MAX);
+	for (size_t i = 0; i < s->image.n_layers; i++) {
+		int fd = open(s->image.layers[i].path, O_RDONLY | O_CLOEXEC);
+		if (fd < 0)
+			return error_errno(err, "open layer %s", s->image.layers[i].path);
+		s->layers[s->n_layers++] = fd;
+	}
+	return 0;
+}
+
+static int open_scratch(struct start *s, const struct husk_vm *vm, struct husk_error *err)
+{
+	CLEANUP_FREE char *path = path_join(vm->record.directory, "scratch.img");
+	if (!path)
+		return error_set(err, -ENOMEM, "make the scratch disk: out of memory");
+	return scratch_create(path, s->config->scratch & ~(uint64_t)4095, s->config->cancel_fd, &s->scratch_fd, err);
+}
+
+static int open_sockets(struct start *s, struct husk_vm *vm, struct husk_error *err)
+{
+	int caller[2], control[2];
+	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, caller) < 0)
+		return error_errno(err, "make the VM's sockets");
+	vm->caller_fd = caller[0];
+	s->caller_fd = caller[1];
+	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, control) < 0)
+		return error_errno(err, "make the VM's sockets");
+	vm->control_fd = control[0];
+	s->control_fd = control[1];
+	return 0;
+}
+
+static int build_envelope(struct start *s, struct husk_vm *vm, struct husk_error *err)
+{
+	struct envelope *e = &s->envelope;
+	const struct husk_vm_config *c = s->config;
+	envelope_begin(e);
+	envelope_string(e, VMM_ID, vm->record.id);
+	envelope_u32(e, VMM_MACHINE, VMM_MACHINE_QEMU);
+	envelope_u64(e, VMM_MEMORY, (c->memory + (1 << 20) - 1) & ~(uint64_t)((1 << 20) - 1));
+	envelope_u32(e, VMM_CPUS, c->cpus);
+	envelope_string(e, VMM_QEMU_PATH, s->qemu);
+	envelope_string(e, VMM_CMDLINE, s->boot.cmdline);
+	envelope_fd(e, VMM_KERNEL_FD, s->boot.kernel_fd);
+	envelope_fd(e, VMM_INITRD_FD, s->boot.initrd_fd);
+	for (size_t i = 0; i < s->n_layers; i++)
+		envelope_fd(e, VMM_LAYER_FD, s->layers[i]);
+	envelope_fd(e, VMM_SCRATCH_FD, s->scratch_fd);
+	envelope_fd(e, VMM_RUNTIME_FD, vm->record.runtime_fd);
+	envelope_fd(e, VMM_STATE_FD, vm->record.state_fd);
+	envelope_fd(e, VMM_LOG_FD, vm->record.log_fd);
+	envelope_fd(e, VMM_CALLER_FD, s->caller_fd);
+	envelope_fd(e, VMM_CONTROL_FD, s->control_fd);
+	if (!vm->agentless) {
+		for (int i = 0; i < 3; i++)
+			envelope_fd(e, (uint16_t)(VMM_STDIN_FD + i), vm->io.fd[i]);
+		envelope_bytes(e, VMM_EXEC, buffer_bytes(&s->exec), s->exec.size);
+	}
+	/* Without an agent nothing will ever answer, so no time for it can run out. */
+	envelope_u64(e, VMM_START_TIMEOUT_MS, vm->agentless ? AGENTLESS_TIMEOUT_MS : c->start_timeout_ms);
+	envelope_u64(e, VMM_TIMEOUT_MS, c->timeout_ms);
+	envelope_u32(e, VMM_LIFETIME, 0);
+	return envelope_seal(e, err);
+}
+
+static int start_supervisor(struct start *s, struct husk_vm *vm, struct husk_error *err)
+{
+	CLEANUP_FREE char *path = NULL;
+	const char *const argv[] = {"husk-vmm", "supervisor", NULL};
+	int rc = engine_helper(s->husk, "husk-vmm", &path, err);
+	struct spawn how = {
+		.path = path,
+		.argv = (char *const *)argv,
+		.stdio = {-1, -1, vm->record.log_fd},
+		.fds = s->envelope.fds,
+		.n_fds = s->envelope.n_fds,
+		.new_session = true,
+	};
+	return rc < 0 ? rc : spawn(&how, &vm->pid, &vm->pidfd, err);
+}
+
+/** What came of the start: the error of one that failed. */
+static int judge(struct husk_vm *vm, struct husk_error *err)
+{
+	char text[VM_MESSAGE_TEXT + 128];
+	if (vm->ready || !vm->ended)
+		return 0;
+	/* A workload that could not be started, and whatever came after READY, is an outcome and no failed start. */
+	if (vm->outcome.end == VM_END_NOT_STARTED || vm->outcome.end == VM_END_EXITED ||
+		vm->outcome.end == VM_END_SIGNALED || vm->outcome.end == VM_END_TIMEOUT || vm->agentless)
+		return 0;
+	live_describe(vm, text, sizeof(text));
+	return error_set(err, vm->outcome.end == VM_END_START_TIMEOUT ? -ETIMEDOUT : -EIO, "start VM %s: %s",
+		vm->record.id, text);
+}
+
+/** All that comes before the VM's record exists. */
+static int prepare(struct start *s, struct husk_vm *vm, struct husk_error *err)
+{
+	const struct husk_vm_config *c = s->config;
+	const int streams[3] = {c->stdin_fd, c->stdout_fd, c->tty ? -1 : c->stderr_fd};
+	int rc = check_config(c, err);
+	if (rc == 0 && c->name)
+		rc = vm_name_free(s->husk, c->name, err);
+	if (rc < 0)
+		return rc;
+	s->qemu = engine_find_program("qemu-system-x86_64");
+	if (!s->qemu)
+		return error_set(err, -ENODEV,
+			"QEMU is missing, and the machine 'qemu' needs it; install the package qemu-system-x86");
+	rc = images_obtain(s->husk, c, &s->image, err);
+	vm->stop_signal = exec_stop_signal(rc == 0 ? s->image.stop_signal : NULL);
+	if (rc == 0 && !vm->agentless)
+		rc = exec_payload(c, &s->image, &s->exec, err);
+	if (rc == 0 && !vm->agentless)
+		rc = stdio_prepare(&vm->io, streams, err);
+	return rc;
+}
+
+static int run(struct start *s, struct husk_vm *vm, struct husk_error *err)
+{
+	CLEANUP_JSON json_t *json = configuration(s);
+	if (!json)
+		return error_set(err, -EINVAL, "describe the VM: a value is not valid UTF-8");
+	int rc = vm_record_create(s->husk, s->config->name, json, &vm->record, err);
+	rc = rc < 0 ? rc : boot_prepare(s->husk, s->config, &s->image, vm->record.id, &s->boot, err);
+	rc = rc < 0 ? rc : open_layers(s, err);
+	rc = rc < 0 ? rc : open_scratch(s, vm, err);
+	rc = rc < 0 ? rc : open_sockets(s, vm, err);
+	rc = rc < 0 ? rc : build_envelope(s, vm, err);
+	rc = rc < 0 ? rc : start_supervisor(s, vm, err);
+	if (rc < 0)
+		return rc;
+	close(steal_fd(&s->caller_fd)); /* so that the supervisor's death is an end of file here */
+	close(steal_fd(&s->control_fd));
+	rc = stdio_start(&vm->io, err);
+	rc = rc < 0 ? rc : live_watch(vm, err);
+	if (rc == 0 && !vm->agentless)
+		rc = live_wait_ready(vm, s->config->start_timeout_ms + START_GRACE_MS, s->config->cancel_fd, err);
+	rc = rc < 0 ? rc : judge(vm, err);
+	if (rc < 0 && rc != -ECANCELED)
+		live_show_log(vm, LOG_LINES);
+	return rc;
+}
+
+int start_vm(const struct husk *husk, const struct husk_vm_config *config, struct husk_vm **out, struct husk_error *err)
+{
+	CLEANUP(start_free)
+	struct start s = {
+		.husk = husk,
+		.config = config,
+		.boot = BOOT_INIT,
+		.scratch_fd = -1,
+		.caller_fd = -1,
+		.control_fd = -1,
+		.envelope = {.fds = {-1}},
+	};
+	struct husk_vm *vm = live_new(husk, err);
+	if (!vm)
+		return -ENOMEM;
+	vm->agentless = config->initramfs != NULL;
+	cleanup_run(husk, NULL, NULL);
+	int rc = prepare(&s, vm, err);
+	if (rc == 0)
+		engine_notice(husk, HUSK_NOTICE_WALL,
+			"software wall: QEMU emulates this VM, no CPU feature separates it (--require-hardware refuses "
+			"this, "
+			"--quiet hides this line)");
+	rc = rc < 0 ? rc : run(&s, vm, err);
+	if (rc < 0) {
+		live_close(vm);
+		return rc;
+	}
+	*out = vm;
+	return 0;
+}

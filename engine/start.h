@@ -1,0 +1,12 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* start.h - from a configuration to a VM whose agent has answered */
+#ifndef ENGINE_START_H
+#define ENGINE_START_H
+
+#include "engine/live.h"
+
+/** See husk_vm_start(); @config is of this build's own size. */
+int start_vm(
+	const struct husk *husk, const struct husk_vm_config *config, struct husk_vm **out, struct husk_error *err);
+
+#endif

@@ -1,0 +1,293 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * vm.c - the record of a VM on disk
+ *
+ * Theory of operation: a record is made whole in HOME/vms.new, under the home's lock, and then renamed into HOME/vms, so
+ * that whoever reads there finds a vm.json. It is the placeholder: side effects (a scratch disk, processes) come after it,
+ * and whoever finds it later knows what to clean up. Whoever makes or changes a record holds its lock, a flock that the
+ * kernel drops with the process; a record whose lock is free and whose supervisor is dead belongs to nobody.
+ *
+ * A name is a file with the VM's id. A name whose VM is gone is free: no second truth has to be kept in step.
+ */
+#include "engine/vm.h"
+
+#include "base/fd.h"
+#include "base/path.h"
+
+#include <fcntl.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/random.h>
+#include <sys/stat.h>
+#include <time.h>
+
+int vm_name_check(const char *name, struct husk_error *err)
+{
+	static const char first[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789";
+	static const char rest[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-";
+	size_t n = strlen(name);
+	if (n == 0 || n > 128 || !strchr(first, name[0]) || strspn(name, rest) != n)
+		return error_set(err, -EINVAL,
+			"'%s' is not a name for a VM: letters, digits, '_', '.' and '-', beginning with a letter or "
+			"digit",
+			name);
+	return 0;
+}
+
+bool vm_id_check(const char *text)
+{
+	return strlen(text) == VM_ID_SIZE - 1 && strspn(text, "0123456789abcdef") == VM_ID_SIZE - 1;
+}
+
+static void make_id(char id[VM_ID_SIZE])
+{
+	uint8_t bytes[6];
+	while (getrandom(bytes, sizeof(bytes), 0) != sizeof(bytes))
+		;
+	for (size_t i = 0; i < sizeof(bytes); i++)
+		snprintf(id + 2 * i, 3, "%02x", bytes[i]);
+}
+
+int vm_home_lock(const struct husk *husk, struct husk_error *err)
+{
+	CLEANUP_FREE char *path = path_join(husk->home, "vms.lock");
+	if (!path)
+		return error_set(err, -ENOMEM, "lock the home: out of memory");
+	CLEANUP_FD int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+	if (fd < 0)
+		return error_errno(err, "open %s", path);
+	while (flock(fd, LOCK_EX) < 0)
+		if (errno != EINTR)
+			return error_errno(err, "lock %s", path);
+	return steal_fd(&fd);
+}
+
+/** Where the name's file is; *@owner gets the id of the living VM that has it, or "". */
+static int name_look_up(
+	const struct husk *husk, const char *name, char **path, char owner[VM_ID_SIZE], struct husk_error *err)
+{
+	CLEANUP_BUFFER struct buffer text = {0};
+	owner[0] = 0;
+	*path = path_format("%s/vm-names/%s", husk->home, name);
+	if (!*path)
+		return error_set(err, -ENOMEM, "look up the name %s: out of memory", name);
+	CLEANUP_FD int fd = open(*path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+	if (fd < 0)
+		return errno == ENOENT ? 0 : error_errno(err, "open %s", *path);
+	if (fd_read_to_end(fd, &text, VM_ID_SIZE - 1) < 0 || text.size != VM_ID_SIZE - 1)
+		return 0; /* torn: nobody's */
+	char id[VM_ID_SIZE] = {0};
+	memcpy(id, buffer_bytes(&text), VM_ID_SIZE - 1);
+	CLEANUP_FREE char *vm = vm_id_check(id) ? path_format("%s/vms/%s", husk->home, id) : NULL;
+	if (vm && access(vm, F_OK) == 0)
+		memcpy(owner, id, VM_ID_SIZE);
+	return 0;
+}
+
+int vm_name_free(const struct husk *husk, const char *name, struct husk_error *err)
+{
+	CLEANUP_FREE char *path = NULL;
+	char owner[VM_ID_SIZE];
+	int rc = name_look_up(husk, name, &path, owner, err);
+	if (rc < 0 || !owner[0])
+		return rc;
+	return error_set(err, -EEXIST, "the name '%s' is taken by VM %s; choose another one", name, owner);
+}
+
+static int name_take(const struct husk *husk, const char *name, const char *id, struct husk_error *err)
+{
+	CLEANUP_FREE char *path = NULL;
+	CLEANUP_FREE char *directory = path_join(husk->home, "vm-names");
+	char owner[VM_ID_SIZE];
+	if (!directory)
+		return error_set(err, -ENOMEM, "take the name %s: out of memory", name);
+	int rc = vm_name_free(husk, name, err);
+	rc = rc < 0 ? rc : path_make_directories(directory, 0700, err);
+	rc = rc < 0 ? rc : name_look_up(husk, name, &path, owner, err);
+	return rc < 0 ? rc : path_write_atomically(path, id, strlen(id), 0600, err);
+}
+
+static void add_header(json_t *configuration, const char *id, const char *name)
+{
+	char created[40];
+	struct timespec now;
+	struct tm tm;
+	clock_gettime(CLOCK_REALTIME, &now);
+	gmtime_r(&now.tv_sec, &tm);
+	strftime(created, sizeof(created), "%Y-%m-%dT%H:%M:%SZ", &tm);
+	json_object_set_new(configuration, "schema", json_integer(VM_SCHEMA));
+	json_object_set_new(configuration, "id", json_string(id));
+	json_object_set_new(configuration, "name", name ? json_string(name) : json_null());
+	json_object_set_new(configuration, "created", json_string(created));
+}
+
+static int write_json(const char *directory, json_t *configuration, struct husk_error *err)
+{
+	CLEANUP_FREE char *path = path_join(directory, "vm.json");
+	CLEANUP_FREE char *text = json_dumps(configuration, JSON_INDENT(2) | JSON_PRESERVE_ORDER);
+	if (!path || !text)
+		return error_set(err, -ENOMEM, "write the VM's record: out of memory");
+	return path_write_atomically(path, text, strlen(text), 0600, err);
+}
+
+static int open_beneath(const char *directory, const char *name, int flags, struct husk_error *err)
+{
+	CLEANUP_FREE char *path = path_join(directory, name);
+	int fd = path ? open(path, flags | O_CLOEXEC | O_NOFOLLOW, 0600) : -1;
+	return fd >= 0 ? fd : path ? error_errno(err, "open %s", path) : error_set(err, -ENOMEM, "out of memory");
+}
+
+/** Open the files of the record that lies in @directory, and lock it. */
+static int open_files(struct vm_record *record, const char *directory, int create, struct husk_error *err)
+{
+	record->lock_fd = open_beneath(directory, "lock", O_RDWR | create, err);
+	if (record->lock_fd < 0)
+		return record->lock_fd;
+	if (flock(record->lock_fd, LOCK_EX | LOCK_NB) < 0)
+		return error_errno(err, "lock VM %s", record->id);
+	record->state_fd = open_beneath(directory, "state", O_RDWR | create, err);
+	if (record->state_fd < 0)
+		return record->state_fd;
+	record->log_fd = open_beneath(directory, "log", O_RDWR | O_APPEND | create, err);
+	return record->log_fd < 0 ? record->log_fd : 0;
+}
+
+static int set_paths(const struct husk *husk, struct vm_record *record, struct husk_error *err)
+{
+	record->directory = path_format("%s/vms/%s", husk->home, record->id);
+	record->runtime = path_join(husk->runtime, record->id);
+	return record->directory && record->runtime ? 0
+						    : error_set(err, -ENOMEM, "open the VM's record: out of memory");
+}
+
+/** Build the record in vms.new and let it appear in vms. The home's lock is held. */
+static int publish(const struct husk *husk, struct vm_record *record, json_t *configuration, struct husk_error *err)
+{
+	CLEANUP_FREE char *vms = path_join(husk->home, "vms");
+	CLEANUP_FREE char *staging = path_format("%s/vms.new/%s", husk->home, record->id);
+	if (!vms || !staging)
+		return error_set(err, -ENOMEM, "make the VM's record: out of memory");
+	int rc = path_make_directories(vms, 0700, err);
+	rc = rc < 0 ? rc : path_make_directories(staging, 0700, err);
+	rc = rc < 0 ? rc : open_files(record, staging, O_CREAT, err);
+	rc = rc < 0 ? rc : write_json(staging, configuration, err);
+	if (rc == 0 && rename(staging, record->directory) < 0)
+		rc = error_errno(err, "make the VM's record %s", record->directory);
+	if (rc < 0)
+		path_remove_tree(staging, NULL);
+	return rc;
+}
+
+static int make_runtime(struct vm_record *record, struct husk_error *err)
+{
+	if (mkdir(record->runtime, 0700) < 0)
+		return error_errno(err, "make the VM's runtime directory %s", record->runtime);
+	record->runtime_fd = open(record->runtime, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	return record->runtime_fd < 0 ? error_errno(err, "open %s", record->runtime) : 0;
+}
+
+int vm_record_create(
+	const struct husk *husk, const char *name, json_t *configuration, struct vm_record *out, struct husk_error *err)
+{
+	CLEANUP_VM_RECORD struct vm_record record = VM_RECORD_INIT;
+	make_id(record.id);
+	int rc = set_paths(husk, &record, err);
+	if (rc < 0)
+		return rc;
+	add_header(configuration, record.id, name);
+	CLEANUP_FD int home_lock = vm_home_lock(husk, err);
+	if (home_lock < 0)
+		return home_lock;
+	if (name && (rc = vm_name_free(husk, name, err)) < 0)
+		return rc;
+	rc = publish(husk, &record, configuration, err);
+	if (rc == 0 && name) {
+		rc = name_take(husk, name, record.id, err);
+		record.name = rc == 0 ? strdup(name) : NULL;
+	}
+	close(steal_fd(&home_lock));
+	if (rc < 0)
+		return rc;
+	rc = make_runtime(&record, err);
+	if (rc < 0) {
+		vm_record_remove(husk, &record, NULL);
+		return rc;
+	}
+	*out = record;
+	record = (struct vm_record)VM_RECORD_INIT;
+	return 0;
+}
+
+int vm_record_remove(const struct husk *husk, struct vm_record *record, struct husk_error *err)
+{
+	int rc = path_remove_tree(record->runtime, err);
+	if (record->name) {
+		CLEANUP_FREE char *path = NULL;
+		char owner[VM_ID_SIZE];
+		CLEANUP_FD int home_lock = vm_home_lock(husk, err);
+		if (home_lock >= 0 && name_look_up(husk, record->name, &path, owner, NULL) == 0 &&
+			strcmp(owner, record->id) == 0)
+			unlink(path);
+	}
+	/* Large files first; vm.json and the lock go last and together, by way of vms.new, so that a crash in between
+	 * leaves either a whole record or a leftover that the next cleanup takes. */
+	CLEANUP_FREE char *scratch = path_join(record->directory, "scratch.img");
+	CLEANUP_FREE char *staging = path_format("%s/vms.new/%s", husk->home, record->id);
+	if (!scratch || !staging)
+		return error_set(err, -ENOMEM, "remove VM %s: out of memory", record->id);
+	unlink(scratch);
+	if (rename(record->directory, staging) < 0 && errno != ENOENT)
+		return error_errno(err, "remove VM %s", record->id);
+	int removed = path_remove_tree(staging, err);
+	return rc < 0 ? rc : removed;
+}
+
+void vm_record_close(struct vm_record *record)
+{
+	int *fds[] = {&record->lock_fd, &record->state_fd, &record->log_fd, &record->runtime_fd};
+	for (size_t i = 0; i < ARRAY_SIZE(fds); i++)
+		if (*fds[i] >= 0)
+			close(steal_fd(fds[i]));
+	free(steal_pointer(&record->directory));
+	free(steal_pointer(&record->runtime));
+	free(steal_pointer(&record->name));
+}
+
+int vm_record_open(const struct husk *husk, const char *id, struct vm_record *out, struct husk_error *err)
+{
+	CLEANUP_VM_RECORD struct vm_record record = VM_RECORD_INIT;
+	snprintf(record.id, sizeof(record.id), "%s", id);
+	int rc = set_paths(husk, &record, err);
+	rc = rc < 0 ? rc : open_files(&record, record.directory, 0, err);
+	if (rc < 0)
+		return rc;
+	CLEANUP_JSON json_t *configuration = NULL;
+	if (vm_record_read(&record, &configuration, NULL) == 0) {
+		const char *name = json_string_value(json_object_get(configuration, "name"));
+		if (name && vm_name_check(name, NULL) == 0)
+			record.name = strdup(name);
+	}
+	*out = record;
+	record = (struct vm_record)VM_RECORD_INIT;
+	return 0;
+}
+
+int vm_record_read(const struct vm_record *record, json_t **out, struct husk_error *err)
+{
+	CLEANUP_BUFFER struct buffer text = {0};
+	json_error_t why;
+	CLEANUP_FD int fd = open_beneath(record->directory, "vm.json", O_RDONLY, err);
+	if (fd < 0)
+		return fd;
+	int rc = fd_read_to_end(fd, &text, 1 << 20);
+	if (rc < 0)
+		return error_set(err, rc, "read the record of VM %s: %s", record->id, strerror(-rc));
+	CLEANUP_JSON json_t *json = json_loadb((const char *)buffer_bytes(&text), text.size, 0, &why);
+	if (!json_is_object(json))
+		return error_set(err, -EBADMSG, "the record of VM %s is not valid: %s", record->id, why.text);
+	if (json_integer_value(json_object_get(json, "schema")) != VM_SCHEMA)
+		return error_set(
+			err, -EPROTO, "the record of VM %s was written by another version of husk", record->id);
+	*out = steal_pointer(&json);
+	return 0;
+}
