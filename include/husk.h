@@ -219,6 +219,9 @@ const char *husk_vm_wall(const struct husk_vm *vm);
 /** Nanoseconds from the worker's start to the agent's answer. */
 uint64_t husk_vm_boot_ns(const struct husk_vm *vm);
 
+/** The signal by which the image's workload wants to be asked to end (StopSignal); SIGTERM when it does not say. */
+int husk_vm_stop_signal(const struct husk_vm *vm);
+
 /** A descriptor for poll(2) that becomes readable when husk_vm_wait() may have something to say. It stays the VM's. */
 int husk_vm_fd(const struct husk_vm *vm);
 

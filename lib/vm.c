@@ -1,0 +1,129 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* vm.c - VMs in the public API: arguments in, outcomes out; the work is the engine's */
+#include "agent/protocol.h"
+#include "base/cleanup.h"
+#include "engine/live.h"
+#include "engine/start.h"
+#include "lib/adopt.h"
+
+#include <string.h>
+
+_Static_assert((int)HUSK_END_EXITED == VM_END_EXITED && (int)HUSK_END_FAILED == VM_END_FAILED &&
+		       (int)HUSK_END_GUEST == VM_END_GUEST && (int)HUSK_END_KILLED == VM_END_KILLED,
+	"the public names of ends are those of vmm/config.h");
+
+void husk_vm_config_init(struct husk_vm_config *config)
+{
+	*config = (struct husk_vm_config){
+		.size = sizeof(*config),
+		.stdin_fd = -1,
+		.stdout_fd = -1,
+		.stderr_fd = -1,
+		.memory = 512ull << 20,
+		.cpus = 1,
+		.scratch = 8ull << 30,
+		.start_timeout_ms = 60000,
+		.progress_fd = -1,
+		.cancel_fd = -1,
+	};
+}
+
+int husk_vm_start(struct husk *husk, const struct husk_vm_config *given, struct husk_vm **out, struct husk_error *err)
+{
+	struct husk_vm_config config;
+	husk_vm_config_init(&config);
+	int rc = adopt_struct(&config, sizeof(config), given, "struct husk_vm_config", err);
+	return rc < 0 ? rc : start_vm(husk, &config, out, err);
+}
+
+const char *husk_vm_id(const struct husk_vm *vm)
+{
+	return vm->record.id;
+}
+
+const char *husk_vm_wall(const struct husk_vm *vm)
+{
+	return "software";
+}
+
+uint64_t husk_vm_boot_ns(const struct husk_vm *vm)
+{
+	return vm->boot_ns;
+}
+
+int husk_vm_stop_signal(const struct husk_vm *vm)
+{
+	return vm->stop_signal;
+}
+
+int husk_vm_fd(const struct husk_vm *vm)
+{
+	return vm->epoll;
+}
+
+/** Docker's exit statuses. */
+static int exit_code(const struct vm_message *outcome)
+{
+	switch (outcome->end) {
+	case VM_END_EXITED:
+		return (int)(outcome->value & 255);
+	case VM_END_SIGNALED:
+		return 128 + (int)(outcome->value & 127);
+	case VM_END_TIMEOUT:
+		return 124;
+	case VM_END_NOT_STARTED:
+		return outcome->value == AGENT_ERROR_NOT_EXECUTABLE ? 126
+		       : outcome->value == AGENT_ERROR_NOT_FOUND    ? 127
+								    : 125;
+	case VM_END_KILLED:
+		return 137;
+	default:
+		return 125;
+	}
+}
+
+int husk_vm_wait(struct husk_vm *vm, int64_t timeout_ms, struct husk_outcome *outcome, struct husk_error *err)
+{
+	int rc = live_wait(vm, timeout_ms, err);
+	if (rc < 0 || !outcome)
+		return rc;
+	size_t size = outcome->size;
+	if (size < sizeof(size_t))
+		return error_set(err, -EINVAL, "struct husk_outcome has no size");
+	const struct vm_message *message = &vm->outcome;
+	struct husk_outcome full = {
+		.size = size,
+		.end = (enum husk_end)message->end,
+		.value = message->value,
+		.exit_code = exit_code(message),
+		.duration_ns = message->duration_ns,
+		.peak_rss = message->peak_rss,
+	};
+	if (message->end != VM_END_EXITED && message->end != VM_END_SIGNALED)
+		live_describe(vm, full.reason, sizeof(full.reason));
+	memset(outcome, 0, size);
+	memcpy(outcome, &full, size < sizeof(full) ? size : sizeof(full));
+	return 0;
+}
+
+int husk_vm_signal(struct husk_vm *vm, int signal_number, struct husk_error *err)
+{
+	if (signal_number < 1 || signal_number > 64)
+		return error_set(err, -EINVAL, "%d is not a signal (1 to 64)", signal_number);
+	return live_send(vm, vm->control_fd, VM_CONTROL_SIGNAL, (uint32_t)signal_number, err);
+}
+
+int husk_vm_resize(struct husk_vm *vm, uint16_t rows, uint16_t columns, struct husk_error *err)
+{
+	return live_send(vm, vm->control_fd, VM_CONTROL_RESIZE, (uint32_t)rows << 16 | columns, err);
+}
+
+int husk_vm_kill(struct husk_vm *vm, struct husk_error *err)
+{
+	return live_send(vm, vm->caller_fd, VM_CONTROL_KILL, 0, err);
+}
+
+void husk_vm_close(struct husk_vm *vm)
+{
+	live_close(vm);
+}
