@@ -1,0 +1,94 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* images.c - husk images: the store as a table or as JSON */
+#include "base/cleanup.h"
+#include "cli/verbs.h"
+
+#include <jansson.h>
+#include <string.h>
+#include <time.h>
+
+static const char *text_of(const json_t *object, const char *key)
+{
+	const char *text = json_string_value(json_object_get(object, key));
+	return text ? text : "";
+}
+
+/** "3 days ago" from RFC 3339; "" when it does not say. */
+static void print_age(char *out, size_t room, const char *created)
+{
+	static const struct {
+		long seconds;
+		const char *name;
+	} units[] = {
+		{31536000, "year"}, {2592000, "month"}, {86400, "day"}, {3600, "hour"}, {60, "minute"}, {1, "second"}};
+	struct tm tm = {0};
+	*out = 0;
+	if (!strptime(created, "%Y-%m-%dT%H:%M:%S", &tm))
+		return;
+	long age = (long)(time(NULL) - timegm(&tm));
+	for (size_t i = 0; i < ARRAY_SIZE(units); i++) {
+		long n = age / units[i].seconds;
+		if (n < 1)
+			continue;
+		snprintf(out, room, "%ld %s%s ago", n, units[i].name, n == 1 ? "" : "s");
+		return;
+	}
+	snprintf(out, room, "now");
+}
+
+static void print_size(char *out, size_t room, json_int_t bytes)
+{
+	static const char *const units[] = {"B", "kB", "MB", "GB", "TB"};
+	double value = (double)bytes;
+	size_t unit = 0;
+	for (; value >= 1000 && unit + 1 < ARRAY_SIZE(units); unit++)
+		value /= 1000;
+	snprintf(out, room,
+		value < 10 && unit    ? "%.2f%s"
+		: value < 100 && unit ? "%.1f%s"
+				      : "%.0f%s",
+		value, units[unit]);
+}
+
+static void print_row(const struct cli *cli, const json_t *image, const char *name)
+{
+	char age[40], size[40];
+	const char *id = text_of(image, "id");
+	const char *hex = strchr(id, ':') ? strchr(id, ':') + 1 : id;
+	print_age(age, sizeof(age), text_of(image, "created"));
+	print_size(size, sizeof(size), json_integer_value(json_object_get(image, "size")));
+	if (cli->quiet)
+		printf("%.*s\n", cli_flag(cli, "no-trunc") ? 71 : 12, cli_flag(cli, "no-trunc") ? id : hex);
+	else
+		printf("%-44s %-*.*s  %-14s %8s\n", name, cli_flag(cli, "no-trunc") ? 71 : 12,
+			cli_flag(cli, "no-trunc") ? 71 : 12, cli_flag(cli, "no-trunc") ? id : hex, age, size);
+}
+
+int verb_images(struct cli *cli)
+{
+	struct husk_error err;
+	CLEANUP_FREE char *text = NULL;
+	const char *format = cli_value(cli, "format");
+	if (husk_image_list(cli->husk, &text, &err) < 0)
+		return cli_fail(&err, 1);
+	if (format && strcmp(format, "json") == 0) {
+		puts(text);
+		return 0;
+	}
+	json_t *images = json_loads(text, 0, NULL), *image, *name;
+	size_t i, j;
+	if (!cli->quiet)
+		printf("%-44s %-*s  %-14s %8s\n", "IMAGE", cli_flag(cli, "no-trunc") ? 71 : 12, "ID", "CREATED",
+			"SIZE");
+	json_array_foreach(images, i, image)
+	{
+		json_t *names = json_object_get(image, "names");
+		if (json_array_size(names) == 0 || cli->quiet) {
+			print_row(cli, image, "<none>");
+			continue;
+		}
+		json_array_foreach(names, j, name) print_row(cli, image, json_string_value(name));
+	}
+	json_decref(images);
+	return 0;
+}

@@ -1,0 +1,27 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* run.h - what happens while a foreground VM runs: signals, the terminal's size, its end */
+#ifndef CLI_RUN_H
+#define CLI_RUN_H
+
+#include <husk.h>
+
+/** Two signalfds: signals that ask to end, and others that are passed on (with SIGWINCH). */
+struct run_signals {
+	int ending, other;
+};
+
+/** Block and watch the signals, but for those that husk was started with ignored (nohup). */
+int run_signals_open(struct run_signals *signals, struct husk_error *err);
+void run_signals_close(struct run_signals *signals);
+/** The next signal's number, 0 when there is none. */
+int run_signals_take(int fd);
+
+#define RUN_SIGPIPE (-1) /* stdout's reader went away, and the VM was ended for it */
+
+/** Stay until @vm has ended, tell why if it was not by itself; the exit status, or RUN_SIGPIPE. */
+int run_attend(struct husk_vm *vm, struct run_signals *signals, bool tty);
+
+/** End as any program does that writes when nobody reads. Returns only where SIGPIPE cannot end a process. */
+void run_end_by_sigpipe(void);
+
+#endif

@@ -1,0 +1,25 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* verbs.h - the functions behind the table, one file per verb; each returns the exit status */
+#ifndef CLI_VERBS_H
+#define CLI_VERBS_H
+
+#include "cli/cli.h"
+
+int verb_completion(struct cli *cli);
+int verb_doctor(struct cli *cli);
+int verb_gc(struct cli *cli);
+int verb_help(struct cli *cli);
+int verb_image_inspect(struct cli *cli);
+int verb_images(struct cli *cli);
+int verb_import(struct cli *cli);
+int verb_kernel_fetch(struct cli *cli);
+int verb_kernel_list(struct cli *cli);
+int verb_login(struct cli *cli);
+int verb_logout(struct cli *cli);
+int verb_man(struct cli *cli);
+int verb_pull(struct cli *cli);
+int verb_rmi(struct cli *cli);
+int verb_run(struct cli *cli);
+int verb_version(struct cli *cli);
+
+#endif
