@@ -107,7 +107,7 @@ int husk_image_remove(struct husk *husk, const char *name, bool force, char **re
 	int rc = check_operand(name, "an image", err);
 	if (rc < 0)
 		return rc;
-	const char *const plain[] = {"rmi", name, NULL}, *const forced[] = {"rmi", "--force", name, NULL};
+	const char *const plain[] = {"rmi", name, NULL}, *const forced[] = {"rmi", "-f", name, NULL};
 	return command(husk, force ? forced : plain, -1, report, err);
 }
 
@@ -158,7 +158,7 @@ int husk_login(struct husk *husk, const char *registry, const char *user, const 
 	close(steal_fd(&writing));
 	if (rc < 0)
 		return error_set(err, rc, "log in to %s: %s", registry, strerror(-rc));
-	return command(husk, (const char *const[]){"login", "--username", user, "--password-stdin", registry, NULL},
+	return command(husk, (const char *const[]){"login", "-u", user, "--password-stdin", registry, NULL},
 		reading, NULL, err);
 }
 
