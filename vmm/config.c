@@ -62,6 +62,7 @@ static const struct entry_rule rules[] = {
 	RULE(VMM_BLK_SCRATCH_FD, KIND_FD, blk_scratch_fd),
 	RULE(VMM_VSOCK_FD, KIND_FD, vsock_fd),
 	RULE(VMM_SUPERVISOR_FD, KIND_FD, supervisor_fd),
+	RULE(VMM_CONSOLE_FD, KIND_FD, console_fd),
 };
 
 _Static_assert(sizeof(enum vmm_machine) == sizeof(uint32_t), "an enum is read as a u32");
@@ -172,8 +173,8 @@ static int take_entry(struct reading *r, const struct tlv *entry)
 
 static int check_config(const struct vmm_config *c, struct husk_error *err)
 {
-	if (!c->id || !c->id[0])
-		return error_set(err, -EINVAL, "the configuration has no VM id");
+	if (!c->id || !c->id[0] || c->id[strspn(c->id, "0123456789abcdef")])
+		return error_set(err, -EINVAL, "the configuration has no VM id of hex digits");
 	if (c->machine != VMM_MACHINE_QEMU && c->machine != VMM_MACHINE_KVM)
 		return error_set(err, -EINVAL, "unknown machine kind %u", (unsigned)c->machine);
 	if (c->memory == 0 || c->memory % (1u << 20) || c->memory > 1ull << 46)
@@ -263,6 +264,7 @@ bool vm_message_check(const struct vm_message *m)
 	switch (m->kind) {
 	case VM_MESSAGE_READY:
 	case VM_MESSAGE_STARTED:
+	case VM_MESSAGE_DRAINING:
 	case VM_CONTROL_KILL:
 	case VM_CONTROL_RESIZE:
 		return m->end == VM_END_NONE;

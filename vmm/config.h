@@ -23,35 +23,36 @@
 enum vmm_machine { VMM_MACHINE_QEMU = 1, VMM_MACHINE_KVM = 2 };
 
 enum vmm_tag {
-	VMM_ID = 1,               /* string: 12 hex digits */
-	VMM_MACHINE = 2,          /* u32: enum vmm_machine */
-	VMM_MEMORY = 3,           /* u64 bytes, a multiple of 1 MiB */
-	VMM_CPUS = 4,             /* u32 */
-	VMM_QEMU_PATH = 5,        /* string: absolute path of qemu-system-x86_64 */
-	VMM_CMDLINE = 6,          /* string: kernel command line */
-	VMM_KERNEL_FD = 7,        /* u32 */
-	VMM_INITRD_FD = 8,        /* u32 */
-	VMM_LAYER_FD = 9,         /* u32, repeated, bottom first: read-only block images that make up the root disk */
-	VMM_SCRATCH_FD = 10,      /* u32: read-write disk image */
-	VMM_RUNTIME_FD = 11,      /* u32: the VM's runtime directory (0700): exec.sock, vsock.sock, vsock.sock_PORT */
-	VMM_STATE_FD = 12,        /* u32: the state record (base/state.h), read-write; supervisor only */
-	VMM_LOG_FD = 13,          /* u32: append-only: guest console, husk-vmm's and QEMU's own messages */
-	VMM_CALLER_FD = 14,       /* u32: SOCK_SEQPACKET to the caller; its end of file ends a VM of lifetime CALLER */
-	VMM_CONTROL_FD = 15,      /* u32: SOCK_SEQPACKET, the worker's control socket */
-	VMM_STDIN_FD = 16,        /* u32: the workload's streams; never a terminal; absent: none. Non-blocking where that */
-	VMM_STDOUT_FD = 17,       /*      is a property of a description of ours; otherwise a regular file or a device */
+	VMM_ID = 1, /* string: 12 hex digits */
+	VMM_MACHINE = 2, /* u32: enum vmm_machine */
+	VMM_MEMORY = 3, /* u64 bytes, a multiple of 1 MiB */
+	VMM_CPUS = 4, /* u32 */
+	VMM_QEMU_PATH = 5, /* string: absolute path of qemu-system-x86_64 */
+	VMM_CMDLINE = 6, /* string: kernel command line */
+	VMM_KERNEL_FD = 7, /* u32 */
+	VMM_INITRD_FD = 8, /* u32 */
+	VMM_LAYER_FD = 9, /* u32, repeated, bottom first: read-only block images that make up the root disk */
+	VMM_SCRATCH_FD = 10, /* u32: read-write disk image */
+	VMM_RUNTIME_FD = 11, /* u32: the VM's runtime directory (0700): exec.sock, vsock.sock, vsock.sock_PORT */
+	VMM_STATE_FD = 12, /* u32: the state record (base/state.h), read-write; supervisor only */
+	VMM_LOG_FD = 13, /* u32: append-only: guest console, husk-vmm's and QEMU's own messages */
+	VMM_CALLER_FD = 14, /* u32: SOCK_SEQPACKET to the caller; its end of file ends a VM of lifetime CALLER */
+	VMM_CONTROL_FD = 15, /* u32: SOCK_SEQPACKET, the worker's control socket */
+	VMM_STDIN_FD = 16, /* u32: the workload's streams; never a terminal; absent: none. Non-blocking where that */
+	VMM_STDOUT_FD = 17, /*      is a property of a description of ours; otherwise a regular file or a device */
 	VMM_STDERR_FD = 18,
-	VMM_EXEC = 19,            /* bytes: payload of the agent's EXEC frame for the main workload */
+	VMM_EXEC = 19, /* bytes: payload of the agent's EXEC frame for the main workload */
 	VMM_START_TIMEOUT_MS = 20, /* u64: from start to the agent's READY */
-	VMM_TIMEOUT_MS = 21,      /* u64: of the workload, from STARTED; 0: none */
-	VMM_LIFETIME = 22,        /* u32: 0 caller, 1 detached */
+	VMM_TIMEOUT_MS = 21, /* u64: of the workload, from STARTED; 0: none */
+	VMM_LIFETIME = 22, /* u32: 0 caller, 1 detached */
 	/* only in the worker's envelope, put there by the supervisor */
-	VMM_MEMORY_FD = 40,       /* u32: guest RAM, a sealed memfd */
-	VMM_QMP_FD = 41,          /* u32 */
-	VMM_BLK_ROOT_FD = 42,     /* u32: vhost-user sockets, one per device */
+	VMM_MEMORY_FD = 40, /* u32: guest RAM, a sealed memfd */
+	VMM_QMP_FD = 41, /* u32 */
+	VMM_BLK_ROOT_FD = 42, /* u32: vhost-user sockets, one per device */
 	VMM_BLK_SCRATCH_FD = 43,
 	VMM_VSOCK_FD = 44,
-	VMM_SUPERVISOR_FD = 45,   /* u32: SOCK_SEQPACKET to the supervisor: struct vm_outcome and progress */
+	VMM_SUPERVISOR_FD = 45, /* u32: SOCK_SEQPACKET to the supervisor: struct vm_outcome and progress */
+	VMM_CONSOLE_FD = 46, /* u32: the guest's serial console, a stream */
 };
 
 /** The envelope, read. Strings and arrays are owned; descriptors are -1 when absent and owned. */
@@ -68,7 +69,7 @@ struct vmm_config {
 	size_t exec_size;
 	uint64_t start_timeout_ms, timeout_ms;
 	bool detached;
-	int memory_fd, qmp_fd, blk_root_fd, blk_scratch_fd, vsock_fd, supervisor_fd;
+	int memory_fd, qmp_fd, blk_root_fd, blk_scratch_fd, vsock_fd, supervisor_fd, console_fd;
 };
 
 /** Read the envelope in descriptor @fd, which is closed. Every descriptor it names is made CLOEXEC. */
@@ -79,41 +80,43 @@ void vmm_config_free(struct vmm_config *config);
  * control socket (caller to worker): one fixed-size struct per SOCK_SEQPACKET message, host byte order, one build. ---- */
 
 enum vm_message_kind {
-	VM_MESSAGE_READY = 1,    /* the agent has answered; timings filled */
-	VM_MESSAGE_STARTED = 2,  /* the workload's exec succeeded */
-	VM_MESSAGE_OUTCOME = 3,  /* the last one */
-	VM_CONTROL_SIGNAL = 16,  /* value: signal number, to the workload */
-	VM_CONTROL_RESIZE = 17,  /* value: rows << 16 | columns */
-	VM_CONTROL_KILL = 18,    /* caller to supervisor: end the VM now */
+	VM_MESSAGE_READY = 1, /* the agent has answered; timings filled */
+	VM_MESSAGE_STARTED = 2, /* the workload's exec succeeded */
+	VM_MESSAGE_OUTCOME = 3, /* the last one */
+	VM_MESSAGE_DRAINING =
+		4, /* worker to supervisor only: the workload has ended, its output is still being written */
+	VM_CONTROL_SIGNAL = 16, /* value: signal number, to the workload */
+	VM_CONTROL_RESIZE = 17, /* value: rows << 16 | columns */
+	VM_CONTROL_KILL = 18, /* caller to supervisor: end the VM now */
 };
 
 /** How a VM ended, and why: the reason is what tells a guest's doing from husk's. */
 enum vm_end {
-	VM_END_NONE = 0,         /* still running */
-	VM_END_EXITED = 1,       /* workload's exit status in value */
-	VM_END_SIGNALED = 2,     /* workload died of signal value */
-	VM_END_TIMEOUT = 3,      /* --timeout */
-	VM_END_NOT_STARTED = 4,  /* value: enum agent_error */
+	VM_END_NONE = 0, /* still running */
+	VM_END_EXITED = 1, /* workload's exit status in value */
+	VM_END_SIGNALED = 2, /* workload died of signal value */
+	VM_END_TIMEOUT = 3, /* --timeout */
+	VM_END_NOT_STARTED = 4, /* value: enum agent_error */
 	VM_END_START_TIMEOUT = 5, /* no agent in time */
-	VM_END_GUEST = 6,        /* the guest powered off, panicked or reset before the workload ended */
-	VM_END_MACHINE = 7,      /* QEMU died or misbehaved */
-	VM_END_WORKER = 8,       /* the worker died */
-	VM_END_SUPERVISOR = 9,   /* the supervisor died (written by who finds it) */
-	VM_END_CALLER = 10,      /* the caller went away, lifetime CALLER */
-	VM_END_KILLED = 11,      /* asked to end */
-	VM_END_FAILED = 12,      /* husk failed: message says what */
+	VM_END_GUEST = 6, /* the guest powered off, panicked or reset before the workload ended */
+	VM_END_MACHINE = 7, /* QEMU died or misbehaved */
+	VM_END_WORKER = 8, /* the worker died */
+	VM_END_SUPERVISOR = 9, /* the supervisor died (written by who finds it) */
+	VM_END_CALLER = 10, /* the caller went away, lifetime CALLER */
+	VM_END_KILLED = 11, /* asked to end */
+	VM_END_FAILED = 12, /* husk failed: message says what */
 };
 
 #define VM_MESSAGE_TEXT 512
 
 struct vm_message {
-	uint32_t kind;  /* enum vm_message_kind */
-	uint32_t end;   /* enum vm_end, of OUTCOME */
+	uint32_t kind; /* enum vm_message_kind */
+	uint32_t end; /* enum vm_end, of OUTCOME */
 	uint32_t value;
 	uint32_t reserved;
-	uint64_t boot_ns;     /* READY: worker start to the agent's READY */
+	uint64_t boot_ns; /* READY: worker start to the agent's READY */
 	uint64_t duration_ns; /* OUTCOME: of the workload */
-	uint64_t peak_rss;    /* OUTCOME: of the workload, bytes */
+	uint64_t peak_rss; /* OUTCOME: of the workload, bytes */
 	char text[VM_MESSAGE_TEXT]; /* NUL-terminated, printable */
 };
 

@@ -1,0 +1,47 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * agent_client.h - the worker as the agent's client for the VM's main workload
+ *
+ * Theory of operation: one connection carries HELLO and EXEC to the agent and then the workload's three byte streams. What
+ * the agent sends is hostile: a frame's size is judged by its header, before its bytes are kept; a stream gets no more
+ * than the window we opened; everything out of place ends the connection. Output is written to its descriptor straight
+ * from the frame as long as that takes it, and waits in a buffer of at most AGENT_WINDOW bytes when it does not; the window
+ * opens again by what was written. Stdin is read only when the agent's window has room and little waits to be sent. So a
+ * reader that sleeps holds up its own stream and nothing else, and memory is bounded.
+ *
+ * A descriptor that can be written no more (its reader is gone) swallows the rest of its stream, as /dev/null would; the
+ * window stays open, since the protocol has no word by which the workload could get its SIGPIPE.
+ *
+ * The outcome is told once: after EXIT or the end of the connection, when all output has been written.
+ */
+#ifndef VMM_AGENT_CLIENT_H
+#define VMM_AGENT_CLIENT_H
+
+#include "base/buffer.h"
+#include "base/loop.h"
+#include "vmm/config.h"
+
+struct agent_client;
+
+struct agent_client_handler {
+	/** The exec has succeeded. */
+	void (*started)(void *data);
+	/** The workload has ended and only output remains to be written. */
+	void (*draining)(void *data);
+	/** The last call: kind OUTCOME; end EXITED, SIGNALED or NOT_STARTED, or GUEST when the connection ended without a
+	 *  word, or FAILED when the agent broke the protocol. The client may be freed in it. */
+	void (*ended)(void *data, const struct vm_message *outcome);
+};
+
+/** Begin on the stream @fd (taken, non-blocking) with the payload of EXEC. @stdio: the workload's streams, -1 for none,
+ *  taken on success. Nothing is called before the loop runs. */
+int agent_client_open(struct loop *loop, int fd, const void *exec, size_t exec_size, const int stdio[3],
+	const struct agent_client_handler *handler, void *data, struct agent_client **out, struct husk_error *err);
+void agent_client_close(struct agent_client *client);
+
+/** Send a signal to the workload; kept until it has started. */
+void agent_client_signal(struct agent_client *client, unsigned number);
+/** Tell the terminal's size; kept until the workload has started. */
+void agent_client_resize(struct agent_client *client, unsigned rows, unsigned columns);
+
+#endif

@@ -1,0 +1,83 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* console.c - the guest's serial console on its way into the VM's log (theory of operation: console.h) */
+#include "vmm/console.h"
+
+#include "base/cleanup.h"
+#include "base/fd.h"
+
+#include <string.h>
+
+static void end_line(struct console *c)
+{
+	c->line[c->line_size] = 0;
+	c->line_size = 0;
+	const char *words = strstr(c->line, "Kernel panic - not syncing");
+	if (!words)
+		words = strstr(c->line, "husk-init: "); /* the agent ends the VM with a reason */
+	if (words && (!c->panic[0] || strncmp(words, "Kernel", 6) != 0))
+		memcpy(c->panic, words, strlen(words) + 1);
+}
+
+static void take(struct console *c, const char *bytes, size_t n)
+{
+	static const char cut[] = "\n[husk: the guest's console goes on, but the log takes no more of it]\n";
+
+	if (c->log_fd >= 0 && c->logged < CONSOLE_MAX) {
+		size_t room = CONSOLE_MAX - c->logged;
+		(void)fd_write_all(c->log_fd, bytes, n < room ? n : room);
+		c->logged += (uint32_t)(n < room ? n : room);
+		if (c->logged == CONSOLE_MAX)
+			(void)fd_write_all(c->log_fd, cut, sizeof(cut) - 1);
+	}
+	for (size_t i = 0; i < n; i++) {
+		if (bytes[i] == '\n' || c->line_size == CONSOLE_LINE - 1)
+			end_line(c);
+		if (bytes[i] != '\n' && bytes[i] != '\r')
+			c->line[c->line_size++] = bytes[i] >= 0x20 && bytes[i] <= 0x7e ? bytes[i] : '?';
+	}
+}
+
+/** One read; false when nothing is there now or ever. */
+static bool read_once(struct console *c)
+{
+	char bytes[4096];
+
+	if (c->fd < 0)
+		return false;
+	ssize_t n = read(c->fd, bytes, sizeof(bytes));
+	if (n > 0) {
+		take(c, bytes, (size_t)n);
+		return true;
+	}
+	if (n == 0 || (errno != EAGAIN && errno != EINTR)) {
+		loop_remove(c->loop, &c->watch);
+		cleanup_fd(&c->fd);
+		c->fd = -1;
+	}
+	return false;
+}
+
+static void on_console(struct loop_watch *watch, uint32_t events)
+{
+	(void)events;
+	read_once(CONTAINER_OF(watch, struct console, watch));
+}
+
+int console_open(struct console *c, struct loop *loop, int fd, int log_fd, struct husk_error *err)
+{
+	*c = (struct console){.loop = loop, .fd = -1, .log_fd = log_fd};
+	int rc = fd_set_nonblocking(fd, true);
+	if (rc < 0)
+		return error_set(err, rc, "make the console non-blocking");
+	rc = loop_add(loop, &c->watch, fd, EPOLLIN, on_console, err);
+	if (rc == 0)
+		c->fd = fd;
+	return rc;
+}
+
+void console_drain(struct console *c)
+{
+	/* Bounded: a socket's buffer holds less, and a guest that writes on must not keep us here. */
+	for (int i = 0; i < 256 && read_once(c); i++)
+		;
+}

@@ -1,0 +1,33 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * console.h - the guest's serial console on its way into the VM's log
+ *
+ * Theory of operation: the guest decides what it writes there, so the log takes at most CONSOLE_MAX bytes of it and then one
+ * line that says so; the rest is read and dropped, since a console that is not read would stop the guest. The last lines are
+ * searched for the kernel's own last words, which tell why a guest ended.
+ */
+#ifndef VMM_CONSOLE_H
+#define VMM_CONSOLE_H
+
+#include "base/loop.h"
+
+#define CONSOLE_MAX (4u << 20)
+#define CONSOLE_LINE 200
+
+struct console {
+	struct loop *loop;
+	struct loop_watch watch;
+	int fd; /* owned; -1 once closed */
+	int log_fd; /* borrowed */
+	uint32_t logged;
+	char line[CONSOLE_LINE]; /* the line under way, printable */
+	uint32_t line_size;
+	char panic[CONSOLE_LINE]; /* "" or the kernel's last words */
+};
+
+/** Read @fd (taken on success, made non-blocking) into @log_fd (-1: nowhere). */
+int console_open(struct console *console, struct loop *loop, int fd, int log_fd, struct husk_error *err);
+/** Read what is there now; then console->panic is up to date. */
+void console_drain(struct console *console);
+
+#endif

@@ -1,0 +1,150 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * qemu.c - the `qemu` machine: a child process of the supervisor, driven over QMP
+ *
+ * Theory of operation: the supervisor has started QEMU with stopped CPUs, on guest memory that is ours and with a socket to
+ * each of our devices (qemu_argv.c). While QEMU sets itself up it asks our devices, then it greets on QMP; `start` is the
+ * `cont` that follows. RESUME and STOP events say when CPUs run and rest, SHUTDOWN why the machine ended (QEMU runs with
+ * -no-reboot, so a reset is an end as well). When the connection closes without that the supervisor, which has QEMU's exit
+ * status, knows more than we do.
+ */
+#include "vmm/machine/machine.h"
+
+#include "vmm/machine/qemu/qmp.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+struct machine {
+	struct qmp qmp;
+	machine_event_fn *event;
+	void *data;
+	bool ended;
+};
+
+/** Where q35 puts RAM with max-ram-below-4g=2G (qemu_argv.c): up to 2 GiB at 0, the rest from 4 GiB on. */
+#define Q35_LOW_MAX (2ull << 30)
+#define Q35_HIGH (4ull << 30)
+
+static int qemu_map_memory(struct memory *memory, uint64_t size, struct husk_error *err)
+{
+	uint64_t low = size < Q35_LOW_MAX ? size : Q35_LOW_MAX;
+	int rc = memory_add(memory, 0, low, 0, err);
+	return rc == 0 && size > low ? memory_add(memory, Q35_HIGH, size - low, low, err) : rc;
+}
+
+static const char *shutdown_cause(const struct json *json, long at)
+{
+	static const char *const causes[][2] = {
+		{"guest-shutdown", "the guest powered off"},
+		{"guest-reset", "the guest reset itself"},
+		{"guest-panic", "the guest panicked"},
+		{"host-qmp-quit", "QEMU was told to quit"},
+		{"host-signal", "QEMU got a signal to end"},
+	};
+	long reason = json_member(json, at, "reason");
+
+	for (size_t i = 0; i < sizeof(causes) / sizeof(causes[0]); i++)
+		if (json_is(json, reason, causes[i][0]))
+			return causes[i][1];
+	return "QEMU shut down";
+}
+
+static void on_event(void *data, const struct json *json, const char *name, long at)
+{
+	struct machine *m = data;
+
+	if (strcmp(name, "SHUTDOWN") == 0 && !m->ended) {
+		m->ended = true;
+		m->event(m->data, MACHINE_ENDED, shutdown_cause(json, at));
+	} else if (strcmp(name, "RESUME") == 0) {
+		m->event(m->data, MACHINE_RUNNING, "");
+	} else if (strcmp(name, "STOP") == 0 && !m->ended) {
+		m->event(m->data, MACHINE_PAUSED, "");
+	}
+}
+
+static void on_closed(void *data, const char *why)
+{
+	struct machine *m = data;
+	if (!m->ended)
+		m->event(m->data, MACHINE_LOST, why ? why : "QEMU closed its control connection");
+}
+
+static const struct qmp_handler handler = {.event = on_event, .closed = on_closed};
+
+static int qemu_create(const struct machine_setup *setup, struct machine **out, struct husk_error *err)
+{
+	struct machine *m = calloc(1, sizeof(*m));
+	if (!m)
+		return error_set(err, -ENOMEM, "make the machine: out of memory");
+	m->event = setup->event;
+	m->data = setup->data;
+	int rc = qmp_open(&m->qmp, setup->loop, setup->control_fd, &handler, m, err);
+	if (rc < 0) {
+		free(m);
+		return rc;
+	}
+	*out = m;
+	return 0;
+}
+
+static void on_refused(void *data, const char *error)
+{
+	struct machine *m = data;
+	if (error && !m->ended)
+		m->event(m->data, MACHINE_LOST, error);
+}
+
+static int execute(struct machine *m, const char *command, struct husk_error *err)
+{
+	int rc = qmp_execute(&m->qmp, command, on_refused);
+	return rc == 0 ? 0 : error_set(err, rc, "tell QEMU to %s", command);
+}
+
+static int qemu_run(struct machine *m, struct husk_error *err)
+{
+	return execute(m, "cont", err);
+}
+
+static int qemu_pause(struct machine *m, struct husk_error *err)
+{
+	return execute(m, "stop", err);
+}
+
+static int qemu_power(struct machine *m, enum machine_power how, struct husk_error *err)
+{
+	static const char *const commands[] = {
+		[MACHINE_POWER_BUTTON] = "system_powerdown",
+		[MACHINE_POWER_RESET] = "system_reset",
+		[MACHINE_POWER_KILL] = "quit",
+	};
+	return execute(m, commands[how], err);
+}
+
+static void qemu_destroy(struct machine *m)
+{
+	if (!m)
+		return;
+	qmp_close(&m->qmp);
+	free(m);
+}
+
+const struct machine_ops machine_qemu_ops = {
+	.capabilities =
+		{
+			.name = "qemu",
+			.hardware_wall = false,
+			.pause = true,
+			.power_button = true,
+			.cpus_max = 64,
+			.memory_max = 1ull << 40,
+		},
+	.map_memory = qemu_map_memory,
+	.create = qemu_create,
+	.start = qemu_run,
+	.pause = qemu_pause,
+	.resume = qemu_run,
+	.power = qemu_power,
+	.destroy = qemu_destroy,
+};

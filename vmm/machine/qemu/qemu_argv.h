@@ -1,0 +1,24 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* qemu_argv.h - the command line of a VM's QEMU */
+#ifndef VMM_MACHINE_QEMU_QEMU_ARGV_H
+#define VMM_MACHINE_QEMU_QEMU_ARGV_H
+
+#include "base/error.h"
+
+#include <stdint.h>
+
+/** What QEMU is told. Descriptors are numbers in QEMU's process. */
+struct qemu_start {
+	const char *path, *id, *cmdline;
+	uint64_t memory; /* bytes */
+	uint32_t cpus;
+	int memory_fd, kernel_fd, initrd_fd; /* initrd: -1 for none */
+	int qmp_fd, console_fd, blk_root_fd, vsock_fd;
+	int blk_scratch_fd; /* -1 for none */
+};
+
+/** Make the NULL-terminated argv; free it with qemu_argv_free(). */
+int qemu_argv_make(const struct qemu_start *start, char ***argv, struct husk_error *err);
+void qemu_argv_free(char ***argv);
+
+#endif

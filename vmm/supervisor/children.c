@@ -1,0 +1,261 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * children.c - start worker and QEMU, and tell how they died
+ *
+ * Theory of operation: everything the two share is made here and passed by descriptor: guest RAM (a memfd that nobody can
+ * resize), a socket pair for QMP, one for the console, one per device. Both children die with the supervisor
+ * (PR_SET_PDEATHSIG), both sides of a pair are closed here at once, so that the end of one is seen by the other.
+ */
+#include "vmm/supervisor/supervisor.h"
+
+#include "base/cleanup.h"
+#include "base/fd.h"
+#include "base/spawn.h"
+#include "base/tlv.h"
+#include "memory/memory.h"
+#include "vmm/machine/qemu/qemu_argv.h"
+
+#include <fcntl.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+
+#define LINKS 5
+
+/** The stream pairs between worker and QEMU: [0] is the worker's end. */
+enum link { LINK_QMP, LINK_CONSOLE, LINK_ROOT, LINK_SCRATCH, LINK_VSOCK };
+
+struct wiring {
+	int memory;
+	int link[LINKS][2];
+};
+
+static void wiring_close(struct wiring *w)
+{
+	cleanup_fd(&w->memory);
+	for (int i = 0; i < LINKS; i++) {
+		cleanup_fd(&w->link[i][0]);
+		cleanup_fd(&w->link[i][1]);
+	}
+}
+
+static int wiring_make(struct wiring *w, const struct vmm_config *c, struct husk_error *err)
+{
+	*w = (struct wiring){.memory = -1};
+	for (int i = 0; i < LINKS; i++)
+		w->link[i][0] = w->link[i][1] = -1;
+	int rc = memory_make_fd(c->memory, &w->memory, err);
+	for (int i = 0; rc == 0 && i < LINKS; i++) {
+		if (i == LINK_SCRATCH && c->scratch_fd < 0)
+			continue;
+		if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, w->link[i]) < 0)
+			rc = error_errno(err, "make a socket pair");
+	}
+	return rc;
+}
+
+/** What a child gets beyond its stdio: descriptors, and entries that name them by their number there. */
+struct passing {
+	int fds[VMM_LAYERS_MAX + 32];
+	size_t n;
+	struct buffer envelope;
+};
+
+/** Pass @fd (-1: nothing); its number in the child, or -1. */
+static int pass(struct passing *p, int fd)
+{
+	if (fd < 0)
+		return -1;
+	p->fds[p->n] = fd;
+	return SPAWN_FDS + (int)p->n++;
+}
+
+static void pass_as(struct passing *p, enum vmm_tag tag, int fd)
+{
+	int number = pass(p, fd);
+	if (number >= 0)
+		tlv_put_u32(&p->envelope, tag, (uint32_t)number);
+}
+
+static void fill_envelope(struct passing *p, const struct supervisor *s, const struct wiring *w, int channel)
+{
+	const struct vmm_config *c = &s->config;
+	struct buffer *b = &p->envelope;
+
+	tlv_begin(b, VMM_MAGIC, VMM_VERSION);
+	tlv_put_string(b, VMM_ID, c->id);
+	tlv_put_u32(b, VMM_MACHINE, c->machine);
+	tlv_put_u64(b, VMM_MEMORY, c->memory);
+	tlv_put_u32(b, VMM_CPUS, c->cpus);
+	tlv_put_u64(b, VMM_TIMEOUT_MS, c->timeout_ms);
+	if (c->exec)
+		tlv_put(b, VMM_EXEC, c->exec, c->exec_size);
+	for (size_t i = 0; i < c->n_layers; i++)
+		pass_as(p, VMM_LAYER_FD, c->layer_fd[i]);
+	pass_as(p, VMM_SCRATCH_FD, c->scratch_fd);
+	pass_as(p, VMM_RUNTIME_FD, c->runtime_fd);
+	pass_as(p, VMM_LOG_FD, c->log_fd);
+	pass_as(p, VMM_CONTROL_FD, c->control_fd);
+	for (int i = 0; i < 3; i++)
+		pass_as(p, VMM_STDIN_FD + i, c->stdio_fd[i]);
+	pass_as(p, VMM_MEMORY_FD, w->memory);
+	pass_as(p, VMM_QMP_FD, w->link[LINK_QMP][0]);
+	pass_as(p, VMM_BLK_ROOT_FD, w->link[LINK_ROOT][0]);
+	pass_as(p, VMM_BLK_SCRATCH_FD, w->link[LINK_SCRATCH][0]);
+	pass_as(p, VMM_VSOCK_FD, w->link[LINK_VSOCK][0]);
+	pass_as(p, VMM_CONSOLE_FD, w->link[LINK_CONSOLE][0]);
+	pass_as(p, VMM_SUPERVISOR_FD, channel);
+	tlv_seal(b);
+}
+
+static int start_worker(struct supervisor *s, const struct wiring *w, struct husk_error *err)
+{
+	char name[] = "husk-vmm", verb[] = "worker";
+	char *argv[] = {name, verb, NULL};
+	int pair[2];
+	CLEANUP_FD int envelope = memfd_create("husk-envelope", MFD_CLOEXEC);
+	struct passing p = {.n = 1};
+
+	if (envelope < 0 || socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
+		return error_errno(err, "connect to the worker");
+	s->channel = pair[0];
+	CLEANUP_FD int theirs = pair[1];
+	p.fds[0] = envelope;
+	fill_envelope(&p, s, w, theirs);
+	int rc = fd_write_all(envelope, buffer_bytes(&p.envelope), p.envelope.size);
+	buffer_free(&p.envelope);
+	if (rc < 0)
+		return error_set(err, rc, "write the worker's configuration: %s", strerror(-rc));
+	struct spawn how = {
+		.path = "/proc/self/exe",
+		.argv = argv,
+		.stdio = {-1, s->config.log_fd, s->config.log_fd},
+		.fds = p.fds,
+		.n_fds = p.n,
+		.die_with_parent = true,
+	};
+	return spawn(&how, &s->worker.pid, &s->worker.pidfd, err);
+}
+
+static int start_qemu(struct supervisor *s, const struct wiring *w, struct husk_error *err)
+{
+	const struct vmm_config *c = &s->config;
+	char path[] = "PATH=/usr/bin:/bin";
+	char *envp[] = {path, NULL};
+	char **argv = NULL;
+	int errors[2];
+	struct passing p = {0};
+	struct qemu_start start = {
+		.path = c->qemu_path,
+		.id = c->id,
+		.cmdline = c->cmdline,
+		.memory = c->memory,
+		.cpus = c->cpus,
+		.memory_fd = pass(&p, w->memory),
+		.kernel_fd = pass(&p, c->kernel_fd),
+		.initrd_fd = pass(&p, c->initrd_fd),
+		.qmp_fd = pass(&p, w->link[LINK_QMP][1]),
+		.console_fd = pass(&p, w->link[LINK_CONSOLE][1]),
+		.blk_root_fd = pass(&p, w->link[LINK_ROOT][1]),
+		.blk_scratch_fd = pass(&p, w->link[LINK_SCRATCH][1]),
+		.vsock_fd = pass(&p, w->link[LINK_VSOCK][1]),
+	};
+
+	if (pipe2(errors, O_CLOEXEC | O_NONBLOCK) < 0)
+		return error_errno(err, "make a pipe");
+	s->errors = errors[0];
+	CLEANUP_FD int theirs = errors[1];
+	fd_set_nonblocking(theirs, false);
+	int rc = qemu_argv_make(&start, &argv, err);
+	if (rc < 0)
+		return rc;
+	struct spawn how = {
+		.path = c->qemu_path,
+		.argv = argv,
+		.envp = envp,
+		.stdio = {-1, theirs, theirs},
+		.fds = p.fds,
+		.n_fds = p.n,
+		.die_with_parent = true,
+	};
+	rc = spawn(&how, &s->machine.pid, &s->machine.pidfd, err);
+	qemu_argv_free(&argv);
+	return rc;
+}
+
+int children_start(struct supervisor *s, struct husk_error *err)
+{
+	struct wiring CLEANUP(wiring_close) w;
+
+	int rc = wiring_make(&w, &s->config, err);
+	if (rc == 0)
+		rc = start_qemu(s, &w, err); /* first: it takes longer to set itself up than the worker does */
+	if (rc == 0)
+		rc = start_worker(s, &w, err);
+	return rc;
+}
+
+bool child_reap(struct child *c)
+{
+	if (c->pid && !c->dead)
+		c->dead = waitpid(c->pid, &c->status, WNOHANG) == c->pid;
+	return c->dead;
+}
+
+void children_end(struct supervisor *s)
+{
+	struct child *both[] = {&s->machine, &s->worker};
+
+	for (size_t i = 0; i < ARRAY_SIZE(both); i++)
+		if (both[i]->pid && !both[i]->dead)
+			kill(both[i]->pid, SIGKILL); /* ours and not reaped: the pid cannot be another's */
+	for (size_t i = 0; i < ARRAY_SIZE(both); i++) {
+		struct child *c = both[i];
+		while (c->pid && !c->dead)
+			c->dead = waitpid(c->pid, &c->status, 0) == c->pid || errno == ECHILD;
+	}
+}
+
+void child_fate(const struct child *c, char *out, size_t room)
+{
+	if (WIFSIGNALED(c->status))
+		snprintf(out, room, "%s was killed by signal %d", c->name, WTERMSIG(c->status));
+	else
+		snprintf(out, room, "%s exited with status %d", c->name, WEXITSTATUS(c->status));
+}
+
+/** Keep the last line that is not empty, printable. */
+static void keep_last_line(struct supervisor *s, const char *bytes, size_t n)
+{
+	size_t size = strlen(s->last_line);
+
+	for (size_t i = 0; i < n; i++) {
+		if (bytes[i] == '\n') {
+			s->line_over = true;
+			continue;
+		}
+		if (s->line_over)
+			size = 0;
+		s->line_over = false;
+		if (size < sizeof(s->last_line) - 1)
+			s->last_line[size++] = bytes[i] >= 0x20 && bytes[i] <= 0x7e ? bytes[i] : '?';
+		s->last_line[size] = 0;
+	}
+}
+
+bool children_read_errors(struct supervisor *s)
+{
+	char bytes[4096];
+
+	ssize_t n = read(s->errors, bytes, sizeof(bytes));
+	if (n < 0 && (errno == EAGAIN || errno == EINTR))
+		return true;
+	if (n <= 0)
+		return false;
+	if (s->config.log_fd >= 0)
+		(void)fd_write_all(s->config.log_fd, bytes, (size_t)n);
+	keep_last_line(s, bytes, (size_t)n);
+	return true;
+}

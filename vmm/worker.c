@@ -1,0 +1,205 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * worker.c - wiring of one VM from its configuration
+ *
+ * Theory of operation: the worker gets everything as descriptors in one envelope, makes guest memory, devices, machine and
+ * doors from it, and then lives in one event loop on one thread. Its working directory is the VM's runtime directory, the
+ * only place where it binds or connects. It frees nothing at its end: the supervisor kills it, or it dies with it.
+ */
+#include "vmm/worker.h"
+
+#include "base/cleanup.h"
+#include "base/fd.h"
+
+#include <signal.h>
+#include <stdarg.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+
+void worker_log(struct worker *w, const char *format, ...)
+{
+	char text[512] = "husk-vmm worker: ";
+	size_t n = strlen(text);
+	va_list args;
+
+	va_start(args, format);
+	vsnprintf(text + n, sizeof(text) - n - 1, format, args);
+	va_end(args);
+	n = strlen(text);
+	text[n] = '\n';
+	if (w->config.log_fd >= 0)
+		(void)fd_write_all(w->config.log_fd, text, n + 1);
+}
+
+static void on_device_failed(void *data, struct husk_error *err)
+{
+	struct worker_device *d = data;
+	struct worker *w = d->worker;
+
+	if (err->code == -EBADMSG) {
+		worker_log(w, "%s: the guest broke it: %s", d->name, err->message);
+		return;
+	}
+	vhost_user_destroy(steal_pointer(&d->transport));
+	if (err->code == -EPIPE) {
+		workload_settle(w, VM_END_MACHINE, "QEMU closed a device's connection", 1000);
+		return;
+	}
+	workload_report(w, VM_END_MACHINE, 0, "%s: %s", d->name, err->message);
+}
+
+static int serve(struct worker *w, const char *name, struct virtio_device *device, int *fd, struct husk_error *err)
+{
+	struct worker_device *d = &w->devices[w->n_devices++];
+
+	*d = (struct worker_device){.worker = w, .name = name};
+	int rc = vhost_user_create(&w->loop, &w->memory, device, *fd, on_device_failed, d, &d->transport, err);
+	if (rc < 0)
+		return error_prefix(err, "%s", name);
+	*fd = -1;
+	return 0;
+}
+
+static int make_root(struct worker *w, struct husk_error *err)
+{
+	struct vmm_config *c = &w->config;
+
+	int rc = disk_open_layers(c->layer_fd, c->n_layers, &w->root_disk, err);
+	if (rc < 0)
+		return rc;
+	c->n_layers = 0;
+	rc = blk_create(w->root_disk, "husk-root", 1, &w->root, err);
+	return rc < 0 ? rc : serve(w, "root disk", blk_device(w->root), &c->blk_root_fd, err);
+}
+
+static int make_scratch(struct worker *w, struct husk_error *err)
+{
+	struct vmm_config *c = &w->config;
+
+	if (c->scratch_fd < 0)
+		return 0;
+	int rc = disk_open_file(c->scratch_fd, false, &w->scratch_disk, err);
+	if (rc < 0)
+		return rc;
+	c->scratch_fd = -1;
+	rc = blk_create(w->scratch_disk, "husk-scratch", 1, &w->scratch, err);
+	return rc < 0 ? rc : serve(w, "scratch disk", blk_device(w->scratch), &c->blk_scratch_fd, err);
+}
+
+static int make_vsock(struct worker *w, struct husk_error *err)
+{
+	int rc = vsock_create(&w->loop, VSOCK_CID_GUEST, workload_accept, w, &w->vsock, err);
+	return rc < 0 ? rc : serve(w, "vsock", vsock_device(w->vsock), &w->config.vsock_fd, err);
+}
+
+static int make_memory(struct worker *w, struct husk_error *err)
+{
+	int rc = memory_init(&w->memory, w->config.memory_fd, err);
+	if (rc < 0)
+		return rc;
+	w->config.memory_fd = -1;
+	rc = w->ops->map_memory(&w->memory, w->config.memory, err);
+	for (unsigned i = 0; rc == 0 && i < w->memory.n_regions; i++)
+		madvise(w->memory.regions[i].host, w->memory.regions[i].size, MADV_DONTDUMP);
+	return rc;
+}
+
+static void on_machine(void *data, enum machine_event event, const char *text)
+{
+	struct worker *w = data;
+
+	if (event == MACHINE_ENDED)
+		workload_settle(w, VM_END_GUEST, text, 100);
+	else if (event == MACHINE_LOST)
+		workload_settle(w, VM_END_MACHINE, text, 1000);
+}
+
+static int make_machine(struct worker *w, struct husk_error *err)
+{
+	struct machine_setup setup = {.loop = &w->loop, .control_fd = w->config.qmp_fd, .event = on_machine, .data = w};
+
+	int rc = w->ops->create(&setup, &w->machine, err);
+	if (rc < 0)
+		return rc;
+	w->config.qmp_fd = -1;
+	return w->ops->start(w->machine, err);
+}
+
+static int make_doors(struct worker *w, struct husk_error *err)
+{
+	struct vmm_config *c = &w->config;
+
+	if (fchdir(c->runtime_fd) < 0)
+		return error_errno(err, "enter the VM's runtime directory");
+	close(steal_fd(&c->runtime_fd));
+	int rc = exec_door_open(&w->exec_door, &w->loop, w->vsock, err);
+	if (rc == 0)
+		rc = hybrid_door_open(&w->hybrid_door, &w->loop, w->vsock, err);
+	if (rc == 0 && c->control_fd >= 0)
+		rc = control_open(&w->control, &w->loop, c->control_fd, workload_control, w, err);
+	return rc;
+}
+
+static int check(const struct vmm_config *c, struct husk_error *err)
+{
+	const int needed[] = {
+		c->runtime_fd, c->memory_fd, c->qmp_fd, c->blk_root_fd, c->vsock_fd, c->supervisor_fd, c->console_fd};
+
+	for (size_t i = 0; i < ARRAY_SIZE(needed); i++)
+		if (needed[i] < 0)
+			return error_set(err, -EINVAL, "the worker's configuration lacks a descriptor");
+	if (c->n_layers == 0 || (c->scratch_fd >= 0 && c->blk_scratch_fd < 0))
+		return error_set(err, -EINVAL, "the worker's configuration lacks a disk");
+	return 0;
+}
+
+static int set_up(struct worker *w, struct husk_error *err)
+{
+	w->ops = machine_find(w->config.machine);
+	if (!w->ops)
+		return error_set(err, -ENOTSUP, "this husk-vmm has no machine of that kind");
+	int rc = check(&w->config, err);
+	if (rc == 0)
+		rc = workload_init(w, err);
+	if (rc == 0)
+		rc = console_open(&w->console, &w->loop, w->config.console_fd, w->config.log_fd, err);
+	if (rc < 0)
+		return rc;
+	w->config.console_fd = -1;
+	rc = make_memory(w, err);
+	if (rc == 0)
+		rc = make_root(w, err);
+	if (rc == 0)
+		rc = make_scratch(w, err);
+	if (rc == 0)
+		rc = make_vsock(w, err);
+	if (rc == 0)
+		rc = make_machine(w, err);
+	return rc < 0 ? rc : make_doors(w, err);
+}
+
+int worker_run(int fd)
+{
+	static struct worker worker; /* the process is the worker; it is large and zeroed */
+	struct worker *w = &worker;
+	struct husk_error err;
+
+	w->begun_ns = clock_monotonic_ns();
+	prctl(PR_SET_NAME, "husk-worker");
+	prctl(PR_SET_DUMPABLE, 0);
+	signal(SIGPIPE, SIG_IGN);
+	if (vmm_config_read(fd, &w->config, &err) < 0) {
+		fprintf(stderr, "husk-vmm worker: %s\n", err.message);
+		return 1;
+	}
+	int rc = loop_init(&w->loop, &err);
+	if (rc == 0)
+		rc = set_up(w, &err);
+	if (rc == 0)
+		rc = loop_run(&w->loop, &err);
+	if (rc < 0 && w->config.supervisor_fd >= 0)
+		workload_report(w, VM_END_FAILED, 0, "%s", err.message);
+	worker_log(w, "%s", rc < 0 ? err.message : "ended");
+	return 1;
+}

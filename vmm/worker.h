@@ -1,0 +1,76 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * worker.h - the worker: one VM's guest memory, devices, machine and doors
+ *
+ * Split in two rooms: worker.c wires the VM up from its configuration, workload.c follows its life from the guest's READY to
+ * the outcome.
+ */
+#ifndef VMM_WORKER_H
+#define VMM_WORKER_H
+
+#include "base/loop.h"
+#include "memory/memory.h"
+#include "vmm/agent_client.h"
+#include "vmm/config.h"
+#include "vmm/console.h"
+#include "vmm/control.h"
+#include "vmm/doors/door.h"
+#include "vmm/machine/machine.h"
+#include "vmm/ready.h"
+#include "vmm/virtio/blk.h"
+#include "vmm/virtio/disk.h"
+#include "vmm/virtio/vhost_user.h"
+#include "vmm/virtio/vsock.h"
+
+/** A device and its transport; data of the transport's failure callback. */
+struct worker_device {
+	struct worker *worker;
+	const char *name;
+	struct vhost_user *transport;
+};
+
+struct worker {
+	struct loop loop;
+	struct vmm_config config;
+	struct memory memory;
+	struct disk *root_disk, *scratch_disk;
+	struct blk *root, *scratch;
+	struct vsock *vsock;
+	struct worker_device devices[3];
+	unsigned n_devices;
+	const struct machine_ops *ops;
+	struct machine *machine;
+	struct console console;
+	struct exec_door exec_door;
+	struct hybrid_door hybrid_door;
+	struct control control;
+	/* workload.c */
+	struct ready ready;
+	struct agent_client *client; /* NULL before READY and after its end */
+	struct loop_watch timeout; /* of the workload; then of what is left to do after its SIGKILL */
+	struct loop_watch settle; /* after the machine's end: lets the other sources speak first */
+	bool timed_out, draining, reported;
+	enum vm_end settle_end;
+	char settle_text[256];
+	uint64_t begun_ns;
+};
+
+/** Run the worker whose envelope is descriptor @fd; the process's exit status. */
+int worker_run(int fd);
+
+/** Start following the VM's life. */
+int workload_init(struct worker *w, struct husk_error *err);
+/** Tell the supervisor how the VM ended; the first word counts. */
+__attribute__((format(printf, 4, 5))) void workload_report(
+	struct worker *w, enum vm_end end, uint32_t value, const char *format, ...);
+/** The machine ended or is lost: report that in @ms milliseconds unless something better is known by then. @text may be NULL. */
+void workload_settle(struct worker *w, enum vm_end end, const char *text, uint64_t ms);
+/** A message from the control socket. */
+void workload_control(void *data, const struct vm_message *message);
+/** The guest connects to host @port. */
+int workload_accept(void *data, uint32_t port);
+
+/** A line for the VM's log. */
+__attribute__((format(printf, 2, 3))) void worker_log(struct worker *w, const char *format, ...);
+
+#endif

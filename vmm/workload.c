@@ -1,0 +1,216 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * workload.c - from the guest's READY to the outcome
+ *
+ * Theory of operation: READY makes the worker connect to the agent's port and start the main workload (agent_client.h). The
+ * workload's end is the VM's outcome, told to the supervisor in one message once all output has been handed on; then the
+ * worker goes on serving its devices until the supervisor, which has what it wants, kills it.
+ *
+ * When something else ends first (the guest powers off, panics; QEMU goes away) the news arrives over several sockets in any
+ * order. So the end of the machine is only noted at first and told after a moment, in which an EXIT that is already in our
+ * buffers or the supervisor, which sees how QEMU died, can say something better.
+ *
+ * A workload that runs out of time gets SIGKILL through the agent, its output is written, and the outcome is TIMEOUT; what
+ * the readers have not taken KILL_MS later is dropped, and the outcome says so.
+ */
+#include "vmm/worker.h"
+
+#include "agent/protocol.h"
+#include "base/cleanup.h"
+
+#include <signal.h>
+#include <stdarg.h>
+#include <string.h>
+#include <sys/socket.h>
+
+#define KILL_MS 2000
+
+static void send_message(struct worker *w, const struct vm_message *message)
+{
+	if (vm_message_send(w->config.supervisor_fd, message) < 0)
+		worker_log(w, "the supervisor does not listen");
+}
+
+static void report(struct worker *w, const struct vm_message *outcome)
+{
+	if (w->reported)
+		return;
+	w->reported = true;
+	loop_timer_set(&w->timeout, 0);
+	loop_timer_set(&w->settle, 0);
+	send_message(w, outcome);
+}
+
+void workload_report(struct worker *w, enum vm_end end, uint32_t value, const char *format, ...)
+{
+	struct vm_message outcome = {.kind = VM_MESSAGE_OUTCOME, .end = end, .value = value};
+	char text[VM_MESSAGE_TEXT];
+	va_list args;
+
+	va_start(args, format);
+	vsnprintf(text, sizeof(text), format, args);
+	va_end(args);
+	vm_message_text(&outcome, "%s", text);
+	report(w, &outcome);
+}
+
+/** The guest ended: with the kernel's last words where there are some, else with what the machine said of it. */
+static void report_guest(struct worker *w)
+{
+	const char *before = w->ready.done ? "before its workload did" : "before its agent answered";
+	const char *cause = w->settle_text[0] ? w->settle_text : "the agent closed the connection";
+
+	console_drain(&w->console);
+	if (w->console.panic[0])
+		cause = w->console.panic;
+	workload_report(w, VM_END_GUEST, 0, "the guest ended %s: %s", before, cause);
+}
+
+void workload_settle(struct worker *w, enum vm_end end, const char *text, uint64_t ms)
+{
+	if (w->reported || (w->settle_end == VM_END_GUEST && end != VM_END_GUEST))
+		return;
+	w->settle_end = end;
+	if (text)
+		snprintf(w->settle_text, sizeof(w->settle_text), "%s", text);
+	loop_timer_set(&w->settle, ms);
+}
+
+static void on_settle(struct loop_watch *watch, uint32_t events)
+{
+	struct worker *w = CONTAINER_OF(watch, struct worker, settle);
+
+	(void)events;
+	loop_timer_set(&w->settle, 0);
+	if (w->draining)
+		return; /* the workload's own end is known and will be told */
+	if (w->settle_end == VM_END_GUEST)
+		report_guest(w);
+	else
+		workload_report(w, w->settle_end, 0, "%s", w->settle_text);
+}
+
+static void on_timeout(struct loop_watch *watch, uint32_t events)
+{
+	struct worker *w = CONTAINER_OF(watch, struct worker, timeout);
+
+	(void)events;
+	if (w->timed_out) {
+		workload_report(w, VM_END_TIMEOUT, 0, "timed out after %.3f s; output that nobody read was dropped",
+			(double)w->config.timeout_ms / 1000);
+		return;
+	}
+	w->timed_out = true;
+	loop_timer_set(&w->timeout, KILL_MS);
+	if (w->client)
+		agent_client_signal(w->client, SIGKILL);
+}
+
+static void on_started(void *data)
+{
+	struct worker *w = data;
+	struct vm_message message = {.kind = VM_MESSAGE_STARTED};
+
+	if (w->config.timeout_ms)
+		loop_timer_set(&w->timeout, w->config.timeout_ms);
+	send_message(w, &message);
+}
+
+static void on_draining(void *data)
+{
+	struct worker *w = data;
+	struct vm_message message = {.kind = VM_MESSAGE_DRAINING};
+
+	w->draining = true;
+	if (!w->timed_out)
+		loop_timer_set(&w->timeout, 0);
+	if (!w->timed_out)
+		send_message(w, &message);
+}
+
+static void on_ended(void *data, const struct vm_message *outcome)
+{
+	struct worker *w = data;
+	struct vm_message message = *outcome;
+
+	w->draining = false;
+	if (w->timed_out && outcome->end == VM_END_SIGNALED && outcome->value == SIGKILL) {
+		message.end = VM_END_TIMEOUT;
+		message.value = 0;
+		vm_message_text(&message, "timed out after %.3f s", (double)w->config.timeout_ms / 1000);
+	}
+	if (outcome->end == VM_END_GUEST)
+		workload_settle(w, VM_END_GUEST, NULL, 500); /* a kernel that panics says so first */
+	else
+		report(w, &message);
+	agent_client_close(steal_pointer(&w->client));
+}
+
+static const struct agent_client_handler client_handler = {
+	.started = on_started,
+	.draining = on_draining,
+	.ended = on_ended,
+};
+
+static void on_connected(void *data, int error)
+{
+	struct worker *w = data;
+
+	if (error < 0)
+		workload_report(w, VM_END_FAILED, 0,
+			"the guest's agent did not take the connection for the workload: %s", strerror(-error));
+}
+
+static int start_workload(struct worker *w, struct husk_error *err)
+{
+	struct vmm_config *c = &w->config;
+	int pair[2];
+
+	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair) < 0)
+		return error_errno(err, "connect to the agent");
+	CLEANUP_FD int ours = pair[0];
+	int rc = vsock_connect(w->vsock, pair[1], AGENT_PORT, false, on_connected, w, err);
+	if (rc < 0)
+		return rc;
+	rc = agent_client_open(
+		&w->loop, steal_fd(&ours), c->exec, c->exec_size, c->stdio_fd, &client_handler, w, &w->client, err);
+	if (rc == 0)
+		c->stdio_fd[0] = c->stdio_fd[1] = c->stdio_fd[2] = -1;
+	return rc;
+}
+
+static void on_ready(void *data)
+{
+	struct worker *w = data;
+	struct vm_message message = {.kind = VM_MESSAGE_READY, .boot_ns = clock_monotonic_ns() - w->begun_ns};
+	struct husk_error err;
+
+	send_message(w, &message);
+	if (w->config.exec && start_workload(w, &err) < 0)
+		workload_report(w, VM_END_FAILED, 0, "%s", err.message);
+}
+
+int workload_accept(void *data, uint32_t port)
+{
+	struct worker *w = data;
+	return port == AGENT_PORT ? ready_accept(&w->ready) : hybrid_connect_out(port);
+}
+
+void workload_control(void *data, const struct vm_message *message)
+{
+	struct worker *w = data;
+
+	if (!w->client)
+		return;
+	if (message->kind == VM_CONTROL_SIGNAL)
+		agent_client_signal(w->client, message->value);
+	else if (message->kind == VM_CONTROL_RESIZE)
+		agent_client_resize(w->client, message->value >> 16, message->value & 0xffff);
+}
+
+int workload_init(struct worker *w, struct husk_error *err)
+{
+	ready_init(&w->ready, &w->loop, on_ready, w);
+	int rc = loop_timer_open(&w->loop, &w->timeout, on_timeout, err);
+	return rc < 0 ? rc : loop_timer_open(&w->loop, &w->settle, on_settle, err);
+}
