@@ -44,8 +44,9 @@ struct layer_result {
 	bool needs_lower;
 };
 
-/** Convert one layer to a squashfs image at the start of @out_fd (empty, seekable, open for reading and writing). Whiteouts become character
- *  devices 0/0, opaque markers trusted.overlay.opaque=y; trusted.overlay.* of the tar is stripped. */
+/** Convert one layer to a squashfs image at the start of @out_fd (empty, seekable, open for reading and writing).
+ *  Whiteouts become character devices 0/0, opaque markers trusted.overlay.opaque=y; trusted.overlay.* of the tar is
+ *  stripped. */
 int layer_convert(const struct layer_source *source, int out_fd, const struct layer_options *options,
 	struct layer_result *result, struct husk_error *err);
 
