@@ -143,7 +143,10 @@ static void unlink_dentry(struct layer_tree *t, uint32_t dentry)
 
 static int apply_dir(struct merge *m, uint32_t into, uint32_t from);
 
-static size_t path_of(const struct layer_tree *t, const struct layer_place *place, char *path, size_t room)
+/* Kept out of the frames of apply_dir(), which is recursive: these two have room for whole paths. */
+#define APART __attribute__((noinline))
+
+static APART size_t path_of(const struct layer_tree *t, const struct layer_place *place, char *path, size_t room)
 {
 	struct component parts[LAYER_DEPTH_MAX + 2];
 	size_t n = split(t, place, parts), used = 0;
@@ -157,7 +160,7 @@ static size_t path_of(const struct layer_tree *t, const struct layer_place *plac
 }
 
 /* The directory that the symbolic link @name in @dir leads to; made if missing. */
-static int follow(struct merge *m, uint32_t dir, const char *name, size_t n, uint32_t *to)
+static APART int follow(struct merge *m, uint32_t dir, const char *name, size_t n, uint32_t *to)
 {
 	char path[LAYER_PATH_MAX + 1];
 	struct layer_place place = {.dir = dir, .n = n};
@@ -212,7 +215,7 @@ static int apply_subdir(struct merge *m, uint32_t into, uint32_t dentry, uint32_
 }
 
 /* What a hard link to a lower layer stands for. */
-static int resolve(struct merge *m, uint32_t into, struct layer_dentry *d)
+static APART int resolve(struct merge *m, uint32_t into, struct layer_dentry *d)
 {
 	struct layer_inode *i = layer_inode(&m->tree, d->inode);
 	if (i->pending.inode != LAYER_NONE) {

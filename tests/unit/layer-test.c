@@ -622,6 +622,17 @@ static void test_merge(void)
 	FILE_(&t[0], "d", "1");
 	FILE_(&t[1], "d/x", "1");
 	CHECK(merge(t, 2) < 0 && strstr(error.message, "goes through \"d\""), "a path through a lower file is refused");
+	CLEANUP_FREE char *deep = malloc(4096);
+	for (int i = 0; i < 4094; i++)
+		deep[i] = i % 2 ? '/' : 'd';
+	memcpy(deep + 4093, "/f", 3);
+	for (int i = 0; i < 2; i++) {
+		CLEANUP_FREE char *record = malloc(5000);
+		ADD(&t[i], .name = "pax", .type = 'x', .data = record,
+			.size = (size_t)sprintf(record, "%zu path=%s\n", strlen(deep) + 11, deep));
+		FILE_(&t[i], "x", "deep");
+	}
+	CHECK(merge(t, 2) == 0 && result.entries == 2048, "two layers nested 2047 deep are merged");
 	CLEANUP_FREE char *noise = malloc(1 << 20);
 	for (size_t i = 0, x = 1; i < 1 << 20; i++)
 		noise[i] = (char)((x = x * 6364136223846793005 + 1442695040888963407) >> 56);
