@@ -16,7 +16,7 @@ demo='qemu-system-x86 e2fsprogs kmod xz-utils dpkg apt ca-certificates mmdebstra
 	debian-archive-keyring'
 # What the end-to-end tests and the benches compare with and write images with.
 test='git busybox-static cpio squashfs-tools docker-registry skopeo umoci buildah gdisk socat
-	util-linux libasan8 libubsan1 s6'
+	zstd util-linux libasan8 libubsan1 s6'
 
 wanted=
 for purpose; do

@@ -1,0 +1,138 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+# timeout: 150
+"""cli_test.py - the command line without a VM: help, strict values, what is missing is named, exit 125."""
+import os
+import pathlib
+import re
+import shutil
+
+import images
+import lib
+from lib import equal, ok
+
+VERBS = ("run", "pull", "images", "rmi", "import", "image", "login", "logout", "kernel", "doctor", "version")
+
+
+def test_help(home):
+    top = home.husk("--help")
+    ok(top.status == 0 and not top.err and all(re.search(rf"\b{v}\b", top.text) for v in VERBS), "help names every verb", top)
+    for verb in VERBS:
+        done = home.husk(verb, "--help")
+        ok(done.status == 0 and verb in done.text and not done.err, f"{verb} --help", done)
+    version = home.husk("version")
+    ok(version.status == 0 and re.search(r"\d+\.\d+\.\d+", version.text), "version", version)
+    run = home.husk("run", "--help")
+    options = ("--env ", "--env-file", "--workdir", "--user", "--entrypoint", "--hostname", "--interactive", "--tty", "--init",
+               "--rm", "--name", "--memory", "--cpus", "--timeout", "--start-timeout", "--scratch", "--read-only", "--pull",
+               "--platform", "--machine", "--require-hardware", "--quiet", "--kernel", "--initramfs", "--cmdline")
+    missing = [o for o in options if o.strip() not in run.text]
+    equal(missing, [], "run --help names every option", run)
+
+
+def test_completions(home):
+    for shell in ("bash", "zsh"):
+        done = home.husk("completion", shell)
+        ok(done.status == 0 and "start-timeout" in done.text, f"{shell} completion names the options", done)
+
+
+def test_wrong_usage(home):
+    cases = (
+        ([], "no verb"), (["frobnicate"], "an unknown verb"), (["--frobnicate"], "an unknown option"),
+        (["run"], "run without an image"), (["run", "--frobnicate", "x"], "an unknown option of run"),
+        (["run", "--name"], "an option without its value"), (["pull"], "pull without an image"),
+        (["images", "--frobnicate"], "an unknown option of images"),
+    )
+    for arguments, what in cases:
+        done = home.husk(*arguments)
+        ok(done.status == 125 and done.err and not done.out, f"{what}: 125 and a message", done)
+
+
+def test_values(home):
+    image = home.have(images.busybox(), "busybox")
+    bad = (
+        ("--memory", "0"), ("--memory", "1"), ("--memory", "-5M"), ("--memory", "1.5G"), ("--memory", "64X"),
+        ("--memory", ""), ("--memory", " 512M"), ("--memory", "99999999999999999999"), ("--memory", "16E"),
+        ("--memory", "8000000G"), ("--memory", "0x40000000"),
+        ("--cpus", "0"), ("--cpus", "1.5"), ("--cpus", "-1"), ("--cpus", "1000"), ("--cpus", "two"), ("--cpus", "+1"),
+        ("--timeout", "-1"), ("--timeout", "soon"), ("--start-timeout", "x"), ("--start-timeout", ""),
+        ("--scratch", "1"), ("--scratch", "lots"), ("--pull", "sometimes"), ("--machine", "vmware"),
+        ("--platform", "plan9"), ("--platform", "linux/"), ("--name", ""), ("--name", "a/b"), ("--name", "-x"),
+        ("--name", "a b"), ("--name", "../x"), ("--workdir", "relative"), ("--hostname", "a b"),
+        ("--hostname", "x" * 65), ("--env", "=x"), ("--env-file", "/no/such/file"), ("--kernel", "/no/such/file"),
+        ("--user", ""), ("--memory", "--cpus"),
+    )
+    for option, value in bad:
+        done = home.run(option, value, image, "true")
+        ok(done.status == 125 and len(done.error.strip().splitlines()) >= 1 and "assert" not in done.error and not done.out,
+           f"{option} {value[:24]!r} is refused", done)
+    named = home.run("--memory", "1.5G", image, "true")
+    ok("memory" in named.error and "1.5G" in named.error, "the message names the option and the value", named)
+    equal(home.vms(), [], "no record is left of what was refused")
+
+
+def test_combinations(home):
+    image = home.have(images.busybox(), "busybox")
+    no_tty = home.husk("run", "-t", image, "true", input=b"")
+    ok(no_tty.status == 125 and "terminal" in no_tty.error.lower(), "-t without a terminal is refused, said why", no_tty)
+    initramfs = home.run("--initramfs", "/etc/hostname", image, "true")
+    ok(initramfs.status == 125 and initramfs.err, "a foreign initramfs and a command are refused", initramfs)
+    hardware = home.run("--require-hardware", "--machine", "qemu", image, "true")
+    ok(hardware.status == 125 and "hardware" in hardware.error, "--require-hardware and qemu are refused", hardware)
+    kvm = home.run("--machine", "kvm", image, "true")
+    ok(kvm.status == 125 and "kvm" in kvm.error.lower(), "a machine that is not there yet is refused", kvm)
+
+
+def test_unknown_things(home):
+    for name, why in (("localhost:1/none", "an image nobody serves"), ("docker.io/x/UPPER", "a name that is none"),
+                      ("oci:/no/such/layout", "a layout that is not there"), ("tar:/no/such.tar", "a tar that is not there"),
+                      ("", "an empty name"), ("oci-archive:/etc/passwd", "an archive that is none")):
+        done = home.run("--offline", name, "true") if name.startswith("localhost") else home.run(name, "true")
+        ok(done.status == 125 and done.err and not done.out, f"{why}: 125", done)
+    image = home.have(images.busybox(), "busybox")
+    done = home.run("--platform", "linux/s390x", "--pull", "never", image, "true")
+    ok(done.status == 125 and "s390x" in done.error, "a platform that is not there: 125 and named", done)
+    never = home.run("--pull", "never", "not-here:1", "true")
+    ok(never.status == 125 and "not-here" in never.error, "--pull never does not pull", never)
+
+
+def test_missing_kernel(home):
+    with lib.Home(kernel=False) as bare:
+        image = bare.have(images.busybox(), "busybox")
+        done = bare.run(image, "true")
+        ok(done.status == 125 and "kernel fetch" in done.error, "no kernel: 125, and the command that cures it", done)
+        equal(bare.vms(), [], "and no record is left")
+
+
+def test_missing_qemu(home):
+    image = home.have(images.busybox(), "busybox")
+    tools = home.path / "tools"
+    tools.mkdir(exist_ok=True)
+    for name in ("mke2fs", "mkfs.ext4", "sh"):
+        found = shutil.which(name, path=os.environ["PATH"] + ":/usr/sbin:/sbin")
+        if found and not (tools / name).exists():
+            (tools / name).symlink_to(found)
+    done = home.husk("run", image, "true", extra={"PATH": str(tools)})
+    ok(done.status == 125 and "qemu" in done.error.lower(), "no QEMU: 125 and named", done)
+    doctor = home.husk("doctor", extra={"PATH": str(tools)})
+    ok(doctor.status != 0 and "qemu" in doctor.text.lower() + doctor.error.lower(), "doctor finds it, too", doctor)
+
+
+def test_doctor(home):
+    done = home.husk("doctor")
+    ok(done.status == 0 and "qemu" in done.text.lower() and "kvm" in done.text.lower(), "doctor on this machine", done)
+
+
+def test_home_unusable(home):
+    blocked = home.path / "a-file"
+    blocked.write_text("")
+    done = home.husk("images", extra={"HUSK_HOME": str(blocked)})
+    ok(done.status == 125 and str(blocked) in done.error, "a HUSK_HOME that is a file is refused and named", done)
+
+
+def test_man_pages(home):
+    pages = list(pathlib.Path(lib.TOP / "build").rglob("husk*.1"))
+    ok(any(p.name == "husk.1" for p in pages) and any("run" in p.name for p in pages), "man pages are built", pages)
+
+
+lib.main(globals())
