@@ -1,0 +1,228 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""bench.py - husk's figures on this machine, one table from one run. usage: bench/bench.py [BUILDDIR] [start|layer|worker|stdout…]
+
+start   cold `husk run IMAGE true` (1 and 8 layers) against the bare QEMU with husk's own machine options, kernel and
+        command line and an initramfs that only powers off; interleaved, so that both see the same machine
+layer   a Debian root (one gzip layer) from an OCI layout into the store, against `umoci unpack` of the same image
+worker  resident memory of the worker without the guest's RAM, and its CPU time until its doors are open
+stdout  bytes per second that a workload's stdout delivers to a pipe of the caller
+
+Every figure is given with p50, p99, n and what it is held against. HUSK_BENCH_PAIRS sets how many pairs (10).
+"""
+import contextlib
+import os
+import pathlib
+import re
+import shutil
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+
+TOP = pathlib.Path(__file__).resolve().parent.parent
+BUILD = TOP / (sys.argv[1] if len(sys.argv) > 1 else "build")
+os.environ["HUSK_TEST_HUSK"] = str(BUILD / "cli" / "husk")
+sys.path.insert(0, str(TOP / "tests" / "e2e"))
+import images  # noqa: E402
+import lib  # noqa: E402
+
+PAIRS = int(os.environ.get("HUSK_BENCH_PAIRS", "10"))
+ROWS = []
+
+
+def quantile(values, q):
+    return sorted(values)[min(len(values) - 1, round(q * (len(values) - 1)))]
+
+
+def row(name, values, unit, against="", wanted="", met=None):
+    ROWS.append((name, f"{quantile(values, .5):.2f} {unit}", f"{quantile(values, .99):.2f} {unit}", str(len(values)), against,
+                 wanted, "" if met is None else "yes" if met else "NO"))
+
+
+def say(text):
+    print(f"... {text}", file=sys.stderr, flush=True)
+
+
+def timed(command, **more):
+    begun = time.monotonic()
+    subprocess.run(command, check=True, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, **more)
+    return time.monotonic() - begun
+
+
+def cpio(name, data, mode=0o100755):
+    """A newc archive with one file and /dev/console."""
+    def entry(path, content, kind, rdev=(0, 0)):
+        fields = [0, kind, 0, 0, 1, 0, len(content), 0, 0, *rdev, len(path) + 1, 0]
+        head = ("070701" + "".join(f"{f:08x}" for f in fields)).encode() + path.encode() + b"\0"
+        return head + b"\0" * (-len(head) % 4) + content + b"\0" * (-len(content) % 4)
+    return (entry("dev", b"", 0o40755) + entry("dev/console", b"", 0o20600, (5, 1)) + entry(name, data, mode)
+            + entry("TRAILER!!!", b"", 0))
+
+
+def bare_qemu(home, image, folder):
+    """The command line of husk's own QEMU, taken from a live one, without devices and descriptors."""
+    running = home.start("run", "--quiet", image, "sh", "-c", "echo ready; exec sleep 1000")
+    running.wait_for(b"ready\n")
+    pid = running.processes()["qemu"]
+    words = pathlib.Path(f"/proc/{pid}/cmdline").read_bytes().decode().rstrip("\0").split("\0")
+    running.process.send_signal(signal.SIGKILL)
+    running.finish()
+    given = {}
+    for option, value in zip(words, words[1:]):
+        if option in ("-machine", "-M", "-accel", "-cpu", "-smp", "-append"):
+            given[option] = value
+    machine = given.pop("-M", None) or given.pop("-machine", "q35")
+    machine = ",".join(part for part in machine.split(",") if not part.startswith("memory-backend"))
+    kernels = [p for p in (home.path / "home" / "kernels").rglob("*") if p.is_file() and p.stat().st_size > 1 << 20
+               and is_kernel(p)]
+    subprocess.run(["musl-gcc", "-static", "-Os", "-o", folder / "init", TOP / "bench" / "poweroff.c"], check=True)
+    (folder / "initrd").write_bytes(cpio("init", (folder / "init").read_bytes()))
+    command = [words[0], "-M", machine, "-m", "512M", "-nodefaults", "-no-user-config", "-display", "none", "-nic", "none",
+               "-no-reboot", "-kernel", str(kernels[0]), "-initrd", str(folder / "initrd")]
+    for option, value in given.items():
+        command += [option, value]
+    return command
+
+
+def is_kernel(path):
+    with open(path, "rb") as file:
+        head = file.read(0x206)
+    return head[0x202:0x206] == b"HdrS"
+
+
+def eight_layers(folder):
+    layers = [images.busybox_layer()] + [images.Layer().add(f"layer-{i}", f"{i}").done() for i in range(7)]
+    images.write_layout(folder / "eight", layers)
+    return f"oci:{folder}/eight:latest"
+
+
+def start(home, folder):
+    home.have(images.busybox(), "one")
+    home.have(eight_layers(folder), "eight")
+    bare = bare_qemu(home, "one", folder)
+    times = {"bare QEMU to power-off": [], "husk run, 1 layer": [], "husk run, 8 layers": []}
+    commands = (bare, [lib.HUSK, "run", "--quiet", "one", "true"], [lib.HUSK, "run", "--quiet", "eight", "true"])
+    for i in range(PAIRS + 1):
+        say(f"cold starts, round {i} of {PAIRS}")
+        for name, command in zip(times, commands):
+            seconds = timed(command, env=home.environment())
+            if i:  # the first round fills the page cache
+                times[name].append(seconds)
+    base = times["bare QEMU to power-off"]
+    row("bare QEMU to power-off", base, "s")
+    for name in list(times)[1:]:
+        ratio = statistics.median(a / b for a, b in zip(times[name], base))
+        row(name, times[name], "s", f"{ratio:.2f} x bare QEMU", "<= 1.25 x", ratio <= 1.25)
+
+
+def layer(home, folder):
+    tar = images.debian().removeprefix("tar:")
+    say("writing the Debian image as an OCI layout")
+    layout = folder / "debian"
+    images.write_layout(layout, [pathlib.Path(tar).read_bytes()])
+    ours, theirs, peaks = [], [], []
+    for i in range(max(5, PAIRS // 2) + 1):
+        say(f"layer conversions, round {i}")
+        home.husk("rmi", "-f", "bench:1")
+        begun = time.monotonic()
+        process = subprocess.Popen([lib.HUSK, "import", f"oci:{layout}:latest", "bench:1"], env=home.environment(),
+                                   stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        _, status, usage = os.wait4(process.pid, 0)
+        seconds = time.monotonic() - begun
+        process.returncode = os.waitstatus_to_exitcode(status)
+        if process.returncode:
+            raise RuntimeError("husk import failed")
+        bundle = folder / "bundle"
+        shutil.rmtree(bundle, ignore_errors=True)
+        rootless = [] if os.geteuid() == 0 else ["--rootless"]
+        other = timed(["umoci", "unpack", *rootless, "--image", f"{layout}:latest", str(bundle)])
+        shutil.rmtree(bundle, ignore_errors=True)
+        if i:
+            ours.append(seconds), theirs.append(other), peaks.append(usage.ru_maxrss / 1024)
+    ratio = statistics.median(a / b for a, b in zip(ours, theirs))
+    row("umoci unpack, Debian root", theirs, "s")
+    row("husk import, Debian root", ours, "s", f"{ratio:.2f} x umoci", "<= 0.5 x", ratio <= 0.5)
+    row("  its peak memory", peaks, "MiB", "", "<= 66 MiB", max(peaks) <= 66)
+
+
+def worker(home, folder):
+    home.have(images.busybox(), "one")
+    cpu, memory = [], []
+    for i in range(5):
+        say(f"workers, round {i}")
+        running = home.start("run", "--quiet", "one", "sh", "-c", "echo ready; exec sleep 1000")
+        pid, doors = None, home.path / "home" / "run"
+        while running.process.poll() is None:
+            if pid is None:
+                pid = running.processes().get("worker")
+            elif any(doors.rglob("exec.sock")):
+                break
+        if pid:
+            with contextlib.suppress(OSError):
+                cpu.append(int(pathlib.Path(f"/proc/{pid}/schedstat").read_text().split()[0]) / 1e6)
+        running.wait_for(b"ready\n")
+        memory.append(resident(running.processes()["worker"]))
+        running.process.kill()
+        running.finish()
+    row("worker, resident without guest RAM", memory, "MiB", "", "<= 5 MiB", quantile(memory, .5) <= 5)
+    if cpu:
+        row("worker, CPU until its doors are open", cpu, "ms", "", "< 5 ms", quantile(cpu, .5) < 5)
+
+
+def resident(pid):
+    """MiB of a process in smaps, without mappings of a memfd (the guest's RAM)."""
+    total, counted = 0, True
+    for line in pathlib.Path(f"/proc/{pid}/smaps").read_text().splitlines():
+        if re.match(r"^[0-9a-f]+-[0-9a-f]+ ", line):
+            counted = "memfd:" not in line
+        elif line.startswith("Rss:") and counted:
+            total += int(line.split()[1])
+    return total / 1024
+
+
+def stdout(home, folder):
+    home.have(images.busybox(), "one")
+    size, rounds = 128 << 20, 6
+    say(f"stdout, {rounds} times {size >> 20} MiB")
+    running = home.start("run", "--quiet", "-i", "one", "sh", "-c",
+                         f"while read go; do dd if=/dev/zero bs=64k count={size >> 16} 2>/dev/null; done", stdin=subprocess.PIPE)
+    rates, pipe = [], running.process.stdout.fileno()
+    for i in range(rounds + 1):
+        running.stdin.write(b"go\n")
+        running.stdin.flush()
+        got = len(os.read(pipe, 1))
+        begun = time.monotonic()
+        while got < size:
+            chunk = os.read(pipe, 1 << 20)
+            if not chunk:
+                raise RuntimeError(str(running.finish()))
+            got += len(chunk)
+        if i:
+            rates.append(size / (time.monotonic() - begun) / 1e6)
+    running.stdin.close()
+    running.finish()
+    row("stdout of the workload", rates, "MB/s", "", ">= 60 MB/s", quantile(rates, .5) >= 60)
+
+
+def table():
+    head = ("what", "p50", "p99", "n", "ratio (median of pairs)", "wanted", "met")
+    widths = [max(len(r[i]) for r in [head, *ROWS]) for i in range(len(head))]
+    for r in [head, tuple("-" * w for w in widths), *ROWS]:
+        print("  ".join(cell.ljust(width) for cell, width in zip(r, widths)).rstrip())
+
+
+def main():
+    parts = {"start": start, "layer": layer, "worker": worker, "stdout": stdout}
+    wanted = sys.argv[2:] or list(parts)
+    with lib.Home() as home, tempfile.TemporaryDirectory(prefix="husk-bench-") as folder:
+        for name in wanted:
+            parts[name](home, pathlib.Path(folder))
+    cpu = re.search(r"model name\s*: (.*)", pathlib.Path("/proc/cpuinfo").read_text())
+    print(f"\n{os.cpu_count()} CPUs ({cpu[1] if cpu else '?'}), kernel {os.uname().release}, {time.strftime('%Y-%m-%d')}")
+    table()
+
+
+main()
