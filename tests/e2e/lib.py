@@ -61,7 +61,7 @@ def skip(what, why):
     print(f"ok {_count} - {what} # skip {why}", flush=True)
 
 
-def main(names):
+def main(names, kernel=True):
     """Run the test_* functions of a suite (those named on the command line, or all)."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     wanted = sys.argv[1:]
@@ -73,7 +73,7 @@ def main(names):
             begun = time.monotonic()
             try:
                 if home is None:
-                    home = stack.enter_context(Home())
+                    home = stack.enter_context(Home(kernel))
                 function(home)
             except Skip as why:
                 skip(name.removeprefix("test_").replace("_", " "), why)
