@@ -295,6 +295,8 @@ def test_interrupted(home):
         ok(home.husk("image", "inspect", f"killed:{attempt}").status != 0, "no half image is there")
     done = home.husk("import", source, "after:1")
     equal(done.status, 0, "the next import works", done)
+    for file in leftovers(home):  # gc leaves alone what may be somebody's who is about to lock it
+        os.utime(file, (1, 1))
     home.husk("gc")
     equal(leftovers(home), [], "and gc removes what was left half-done")
 
