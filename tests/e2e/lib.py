@@ -65,25 +65,28 @@ def main(names, kernel=True):
     """Run the test_* functions of a suite (those named on the command line, or all)."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     wanted = sys.argv[1:]
-    with contextlib.ExitStack() as stack:
-        home = None
-        for name, function in [(n, f) for n, f in names.items() if n.startswith("test_") and callable(f)]:
-            if wanted and name not in wanted and name.removeprefix("test_") not in wanted:
-                continue
-            begun = time.monotonic()
-            try:
-                if home is None:
-                    home = stack.enter_context(Home(kernel))
-                function(home)
-            except Skip as why:
-                skip(name.removeprefix("test_").replace("_", " "), why)
-            except Exception:  # the rest still runs
-                ok(False, name.removeprefix("test_").replace("_", " "), traceback.format_exc())
-            if home:
-                home.end_all()
-            print(f"# {name}: {time.monotonic() - begun:.1f} s", flush=True)
+    try:
+        with Home(kernel) as home:
+            run_all(names, wanted, home)
+    except Exception:  # without a home there is nothing to test
+        ok(False, "a home for the suite", traceback.format_exc())
     print(f"1..{_count}", flush=True)
     sys.exit(1 if _failed else 0)
+
+
+def run_all(names, wanted, home):
+    for name, function in [(n, f) for n, f in names.items() if n.startswith("test_") and callable(f)]:
+        if wanted and name.removeprefix("test_") not in wanted:
+            continue
+        begun = time.monotonic()
+        try:
+            function(home)
+        except Skip as why:
+            skip(name.removeprefix("test_").replace("_", " "), why)
+        except Exception:  # the rest still runs
+            ok(False, name.removeprefix("test_").replace("_", " "), traceback.format_exc())
+        home.end_all()
+        print(f"# {name}: {time.monotonic() - begun:.1f} s", flush=True)
 
 
 # ---- processes ----
