@@ -275,6 +275,7 @@ def test_acls(home):
 def test_interrupted(home):
     """Killed in the middle, at several points: the next command finds a store that works."""
     source = images.debian()
+    entries = len(set(tar_listing(source.removeprefix("tar:"))) | {"/"})
     for attempt in range(3):
         forget(home, source)
         running = home.start("import", source, f"killed:{attempt}")
@@ -292,7 +293,9 @@ def test_interrupted(home):
         done = running.finish(20)
         ok(done.status != 0, f"an import ends by {sign.name}", done)
         lib.none_left("its helper has ended with it")
-        ok(home.husk("image", "inspect", f"killed:{attempt}").status != 0, "no half image is there")
+        there = home.husk("image", "inspect", f"killed:{attempt}").status == 0
+        made = max(block_images(home), key=lambda p: p.stat().st_size) if there else None
+        ok(not there or len(listing(made)) == entries, "the image is whole, if it is there at all")
     done = home.husk("import", source, "after:1")
     equal(done.status, 0, "the next import works", done)
     for file in leftovers(home):  # gc leaves alone what may be somebody's who is about to lock it
