@@ -158,3 +158,54 @@ def gone(pid):
             return f.read().rsplit(")", 1)[1].split()[0] == "Z"
     except (FileNotFoundError, ProcessLookupError):
         return True
+
+
+# ---- an initramfs for husk-init ----
+
+BOOT_MAGIC, BOOT_VERSION = 0x544F4248, 1
+MODULES = ("virtio_pci", "virtio_blk", "squashfs", "overlay", "vmw_vsock_virtio_transport")
+
+
+def module_closure(modules_dir, names):
+    """Paths of the modules in load order, by modules.dep."""
+    depends = {}
+    with open(modules_dir + "/modules.dep") as f:
+        for line in f:
+            path, needs = line.strip().split(":")
+            depends[os.path.basename(path).split(".ko")[0].replace("-", "_")] = (path, needs.split())
+    order = []
+    for name in names:
+        if name in depends:
+            path, needs = depends[name]
+            for p in list(reversed(needs)) + [path]:
+                if p not in order:
+                    order.append(p)
+    return [os.path.join(modules_dir, p) for p in order]
+
+
+def cpio(files):
+    """A newc archive of {path: (mode, bytes)}."""
+    out = bytearray()
+    entries = list(files.items()) + [("TRAILER!!!", (0, b""))]
+    for i, (path, (mode, data)) in enumerate(entries):
+        name = path.encode() + b"\0"
+        fields = (i + 1, mode, 0, 0, 1, 0, len(data), 0, 0, 0, 0, len(name), 0)
+        out += b"070701" + b"".join(b"%08X" % f for f in fields) + name
+        out += b"\0" * (-len(out) % 4) + data
+        out += b"\0" * (-len(out) % 4)
+    return bytes(out)
+
+
+def initramfs(path, husk_init, modules_dir, layers=1, scratch=True):
+    files = {"init": (0o100755, open(husk_init, "rb").read()), "husk": (0o40755, b""), "husk/modules": (0o40755, b""),
+             "dev": (0o40755, b"")}
+    entries = []
+    for module in module_closure(modules_dir, MODULES):
+        name = os.path.basename(module)
+        files["husk/modules/" + name] = (0o100644, open(module, "rb").read())
+        entries.append((1, name.encode()))
+    entries += [(2, b"vda"), (3, u32(layers))] + ([(4, b"vdb")] if scratch else [])
+    entries += [(6, b"husk"), (12, u64(time.time_ns())), (13, os.urandom(64))]
+    files["husk/boot"] = (0o100600, envelope(BOOT_MAGIC, BOOT_VERSION, entries))
+    with open(path, "wb") as f:
+        f.write(cpio(files))
