@@ -5,7 +5,7 @@
 
 #include "image/store.h"
 
-/** Confine this process for the rest of its life; @verb says what it will need. */
-int confine(const struct store *store, const char *verb, struct husk_error *err);
+/** Confine this process for the rest of its life; call it while there is one thread. @argv is the verb and what follows. */
+int confine(const struct store *store, int argc, char **argv, struct husk_error *err);
 
 #endif

@@ -203,7 +203,7 @@ int main(int argc, char **argv)
 	if (rc == 0)
 		rc = store_open(&run.store, home, &run.err);
 	if (rc == 0)
-		rc = confine(&run.store, run.argv[0], &run.err);
+		rc = confine(&run.store, run.argc, run.argv, &run.err);
 	if (rc == 0)
 		rc = run_watched(&run);
 	/* What rmi did before it failed is said all the same. */
