@@ -184,7 +184,7 @@ static int fetch_image(struct pull *p, struct source *source, struct husk_error 
 			rc = commit(p, err);
 		pulled_layers_unlock(&p->layers);
 		if (rc == 0 && p->layers.spare)
-			rc = store_sweep_layers(p->store, p->layers.spare, NULL, err);
+			store_sweep_layers(p->store, p->layers.spare, NULL, NULL); /* else gc will */
 	}
 	if (rc == 0 && source->ops->done)
 		source->ops->done(source, &p->plan);

@@ -30,6 +30,7 @@
 #include <time.h>
 
 #define POLL_NS 50000000
+#define SHORT_TURNS 20 /* of POLL_NS, before a wait for a short lock is worth a word */
 
 char *store_path(const struct store *store, const char *format, ...)
 {
@@ -122,14 +123,14 @@ int store_lock_try(const struct store *store, const char *name, struct store_loc
 	return rc == -EAGAIN ? error_set(err, rc, "%s is in use by process %d", name, owner) : rc;
 }
 
-static int wait_turn(const struct store *store, const char *doing, int owner, bool *said, struct husk_error *err)
+/** One turn of waiting; says so when @turns, which counts up, reaches 0. */
+static int wait_turn(const struct store *store, const char *doing, int owner, int *turns, struct husk_error *err)
 {
-	if (!*said && store->say) {
+	if ((*turns)++ == 0 && store->say) {
 		char line[512];
 		snprintf(line, sizeof(line), "waiting for husk %d that %s", owner, doing);
 		store->say(line);
 	}
-	*said = true;
 	nanosleep(&(struct timespec){.tv_nsec = POLL_NS}, NULL);
 	return store->stop && *store->stop ? error_set(err, -ECANCELED, "cancelled") : 0;
 }
@@ -137,13 +138,13 @@ static int wait_turn(const struct store *store, const char *doing, int owner, bo
 int store_lock(
 	const struct store *store, const char *name, const char *doing, struct store_lock *out, struct husk_error *err)
 {
-	bool said = false;
+	int turns = strcmp(name, "store") == 0 ? -SHORT_TURNS : 0; /* held for a moment only, as a rule */
 	for (;;) {
 		int owner = 0;
 		int rc = try_lock(store, name, LOCK_EX, out, &owner, err);
 		if (rc != -EAGAIN)
 			return rc;
-		rc = wait_turn(store, doing, owner, &said, err);
+		rc = wait_turn(store, doing, owner, &turns, err);
 		if (rc < 0)
 			return rc;
 	}
@@ -163,7 +164,7 @@ int store_layer_begin(const struct store *store, const char *key, struct store_l
 	CLEANUP_FREE char *doing = path_format("makes layer %.12s", key);
 	if (!path || !name || !doing)
 		return error_set(err, -ENOMEM, "layer %s: out of memory", key);
-	bool said = false;
+	int turns = 0;
 	for (;;) {
 		int owner = 0;
 		bool exists = access(path, F_OK) == 0;
@@ -176,7 +177,7 @@ int store_layer_begin(const struct store *store, const char *key, struct store_l
 		}
 		if (rc != -EAGAIN)
 			return rc;
-		rc = wait_turn(store, doing, owner, &said, err);
+		rc = wait_turn(store, doing, owner, &turns, err);
 		if (rc < 0)
 			return rc;
 	}
@@ -198,10 +199,13 @@ int store_layer_commit(
 	CLEANUP_FREE char *directory = store_path(store, "layers");
 	if (!from || !to || !directory)
 		return error_set(err, -ENOMEM, "layer %s: out of memory", key);
-	if (fchmod(fd, 0444) < 0 || fsync(fd) < 0)
+	if (fsync(fd) < 0)
 		return error_errno(err, "sync %s", from);
 	if (rename(from, to) < 0)
 		return error_errno(err, "rename %s to %s", from, to);
+	/* Only now: a read-only file left under partial/ could not be opened again by an ordinary user. */
+	if (fchmod(fd, 0444) < 0)
+		return error_errno(err, "make %s read-only", to);
 	int rc = sync_directory(directory, err);
 	if (rc == 0 && lock->fd >= 0 && flock(lock->fd, LOCK_SH | LOCK_NB) < 0)
 		rc = error_errno(err, "lock layer %s", key);

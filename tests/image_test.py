@@ -497,6 +497,20 @@ def test_roots():
     check(pull(f"oci:{layout.path}") != one, "a changed OCI layout is noticed")
 
 
+def test_confined():
+    need("strace")
+    layout = Layout()
+    layout.image([tar_of(base_members())])
+    done = subprocess.run(["strace", "-f", "-e", "trace=landlock_restrict_self,clone3,clone,openat", "-o", WORK + "/strace", TOOL,
+                           "--home", HOME, "pull", f"oci:{layout.path}"], capture_output=True)
+    lines = open(WORK + "/strace").read().splitlines()
+    locked = [i for i, line in enumerate(lines) if "landlock_restrict_self" in line and line.endswith("= 0")]
+    read = [i for i, line in enumerate(lines) if "index.json" in line or "clone" in line]
+    if done.returncode or any("landlock_restrict_self" in line for line in lines) != bool(locked) or not locked:
+        raise Skip("no strace or no Landlock here")
+    check(locked and read and locked[0] < min(read), "confined before the first thread and the first hostile byte", "\n".join(lines[:20]))
+
+
 def test_remove():
     layout = Layout()
     shared = tar_of(base_members())
