@@ -1,13 +1,166 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* boot.c - what a VM boots */
+/*
+ * boot.c - what a VM boots
+ *
+ * Theory of operation: the initramfs is the kernel's shared archive, with husk-init and the modules, in a memfd, and
+ * behind it a second small archive with this VM's boot envelope. A kernel of the user's gets husk-init without modules:
+ * it has to have the drivers built in. A foreign initramfs is handed on as it is.
+ */
 #include "engine/boot.h"
 
+#include "agent/boot.h"
+#include "base/buffer.h"
 #include "base/cleanup.h"
+#include "base/fd.h"
+#include "base/path.h"
+#include "base/tlv.h"
+#include "engine/initramfs.h"
+#include "engine/kernel.h"
+
+#include <fcntl.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/random.h>
+#include <sys/stat.h>
+#include <time.h>
+
+#define ENTROPY_SIZE 64
+#define CMDLINE_MAX 2000 /* of the kernel's 2048 */
+
+/* What an emulated machine would only lose time with is left out: FACTS.md has the measurements. The agent powers off at
+ * its end, and a panic reboots, which ends the machine. */
+static const char standard_cmdline[] =
+	"console=ttyS0 quiet panic=-1 reboot=t no_timer_check tsc=reliable mitigations=off random.trust_cpu=on "
+	"i8042.noaux i8042.nomux i8042.nopnp i8042.dumbkbd 8250.nr_uarts=1 cryptomgr.notests";
+
+static int put_envelope(const struct husk_vm_config *config, const struct image_record *image, const char *id,
+	const struct kernel *kernel, struct buffer *b)
+{
+	uint8_t entropy[ENTROPY_SIZE];
+	struct timespec now;
+	clock_gettime(CLOCK_REALTIME, &now);
+	for (size_t n = 0; n < sizeof(entropy);) {
+		ssize_t got = getrandom(entropy + n, sizeof(entropy) - n, 0);
+		n += got > 0 ? (size_t)got : 0;
+	}
+	int rc = tlv_begin(b, BOOT_MAGIC, BOOT_VERSION);
+	for (char **module = kernel->modules; module && *module && rc == 0; module++)
+		rc = tlv_put_string(b, BOOT_MODULE, *module);
+	rc = rc < 0 ? rc : tlv_put_string(b, BOOT_ROOT_DEVICE, "vda");
+	rc = rc < 0 ? rc : tlv_put_u32(b, BOOT_LAYERS, (uint32_t)image->n_layers);
+	rc = rc < 0 ? rc : tlv_put_string(b, BOOT_SCRATCH_DEVICE, "vdb");
+	rc = rc < 0 ? rc : tlv_put_u32(b, BOOT_FLAGS, config->read_only ? BOOT_FLAG_READ_ONLY : 0);
+	rc = rc < 0 ? rc : tlv_put_string(b, BOOT_HOSTNAME, config->hostname ? config->hostname : id);
+	for (char **volume = image->volumes; volume && *volume && rc == 0; volume++)
+		rc = tlv_put_string(b, BOOT_VOLUME, *volume);
+	rc = rc < 0 ? rc : tlv_put_u64(b, BOOT_TIME_NS, (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec);
+	rc = rc < 0 ? rc : tlv_put(b, BOOT_ENTROPY, entropy, sizeof(entropy));
+	if (rc == 0)
+		tlv_seal(b);
+	explicit_bzero(entropy, sizeof(entropy));
+	return rc;
+}
+
+static void paths_free(char ***paths)
+{
+	for (char **path = *paths; path && *path; path++)
+		free(*path);
+	free(*paths);
+}
+
+/** The archive that all VMs of this kernel share, with husk-init at @init, onto @fd. */
+static int write_shared(int fd, const char *init, const struct kernel *kernel, struct husk_error *err)
+{
+	size_t n = 0;
+	while (kernel->modules && kernel->modules[n])
+		n++;
+	CLEANUP(paths_free) char **paths = calloc(n + 1, sizeof(*paths));
+	for (size_t i = 0; i < n && paths; i++)
+		if (!(paths[i] = path_format("%s/modules/%s", kernel->directory, kernel->modules[i])))
+			return error_set(err, -ENOMEM, "build the initramfs: out of memory");
+	return paths ? initramfs_write(fd, init, (const char *const *)paths, n, err)
+		     : error_set(err, -ENOMEM, "build the initramfs: out of memory");
+}
+
+/** Shared part and boot envelope, in a sealed memfd. */
+static int build_initramfs(const struct husk *husk, const struct kernel *kernel, const struct buffer *envelope,
+	int *out, struct husk_error *err)
+{
+	CLEANUP_FREE char *init = NULL;
+	int rc = engine_helper(husk, "husk-init", &init, err);
+	if (rc < 0)
+		return rc;
+	CLEANUP_FD int fd = memfd_create("husk-initramfs", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+	if (fd < 0)
+		return error_errno(err, "build the initramfs");
+	rc = write_shared(fd, init, kernel, err);
+	rc = rc < 0 ? rc : initramfs_append_boot(fd, buffer_bytes(envelope), envelope->size, err);
+	if (rc < 0)
+		return rc;
+	if (lseek(fd, 0, SEEK_SET) < 0 ||
+		fcntl(fd, F_ADD_SEALS, F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE) < 0)
+		return error_errno(err, "seal the initramfs");
+	*out = steal_fd(&fd);
+	return 0;
+}
+
+/** A file that the user names, or the store's. */
+static int open_file(const char *path, const char *what, struct husk_error *err)
+{
+	struct stat st;
+	CLEANUP_FD int fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0 || fstat(fd, &st) < 0)
+		return error_errno(err, "open the %s %s", what, path);
+	if (!S_ISREG(st.st_mode) || st.st_size == 0)
+		return error_set(err, -EINVAL, "the %s %s is not a file with content", what, path);
+	return steal_fd(&fd);
+}
+
+static int put_cmdline(const struct husk_vm_config *config, struct boot *boot, struct husk_error *err)
+{
+	const char *more = config->cmdline ? config->cmdline : "";
+	for (const char *c = more; *c; c++)
+		if ((unsigned char)*c < ' ')
+			return error_set(err, -EINVAL, "the kernel command line contains a control character");
+	boot->cmdline = path_format("%s%s%s", standard_cmdline, *more ? " " : "", more);
+	if (!boot->cmdline)
+		return error_set(err, -ENOMEM, "build the kernel command line: out of memory");
+	if (strlen(boot->cmdline) > CMDLINE_MAX)
+		return error_set(err, -E2BIG, "the kernel command line has %zu bytes; %d are possible",
+			strlen(boot->cmdline), CMDLINE_MAX);
+	return 0;
+}
+
+static int prepare(const struct husk *husk, const struct husk_vm_config *config, const struct image_record *image,
+	const char *id, const struct kernel *kernel, struct boot *boot, struct husk_error *err)
+{
+	CLEANUP_BUFFER struct buffer envelope = {0};
+	boot->kernel_fd = open_file(config->kernel ? config->kernel : kernel->image, "kernel", err);
+	if (boot->kernel_fd < 0)
+		return boot->kernel_fd;
+	if (config->initramfs) {
+		boot->initrd_fd = open_file(config->initramfs, "initramfs", err);
+		return boot->initrd_fd < 0 ? boot->initrd_fd : 0;
+	}
+	if (put_envelope(config, image, id, kernel, &envelope) < 0)
+		return error_set(err, -ENOMEM, "build the boot envelope: out of memory");
+	if (envelope.size > BOOT_SIZE_MAX)
+		return error_set(err, -E2BIG, "the image has too many volumes");
+	return build_initramfs(husk, kernel, &envelope, &boot->initrd_fd, err);
+}
 
 int boot_prepare(const struct husk *husk, const struct husk_vm_config *config, const struct image_record *image,
 	const char *id, struct boot *out, struct husk_error *err)
 {
-	return error_set(err, -ENODEV, "no guest kernel; run 'husk kernel fetch'");
+	struct kernel kernel = {0};
+	int rc = put_cmdline(config, out, err);
+	if (rc == 0 && !config->kernel)
+		rc = kernel_find(husk->home, NULL, &kernel, err);
+	rc = rc < 0 ? rc : prepare(husk, config, image, id, &kernel, out, err);
+	if (rc == 0)
+		out->kernel_id = steal_pointer(&kernel.id);
+	kernel_free(&kernel);
+	return rc;
 }
 
 void boot_free(struct boot *boot)

@@ -11,6 +11,7 @@
 #include "base/path.h"
 #include "engine/doctor_kvm.h"
 #include "engine/helper.h"
+#include "engine/kernel.h"
 
 #include <stdarg.h>
 #include <string.h>
@@ -154,14 +155,15 @@ static void look_at_helpers(struct findings *f, const struct husk *husk)
 		add(f, HUSK_FINDING_OK, "helpers", NULL, "husk's helper programs are in %s", husk->libexec);
 }
 
-static void look_at_kernel(struct findings *f, struct husk *husk)
+static void look_at_kernel(struct findings *f, const struct husk *husk)
 {
-	CLEANUP_FREE char *id = NULL;
+	struct kernel kernel = {0};
 	struct husk_error err;
-	if (husk_kernel_find(husk, &id, &err) == 0)
-		add(f, HUSK_FINDING_OK, "kernel", NULL, "guest kernel %s", id);
+	if (kernel_find(husk->home, NULL, &kernel, &err) == 0)
+		add(f, HUSK_FINDING_OK, "kernel", NULL, "guest kernel %s", kernel.id);
 	else
-		add(f, HUSK_FINDING_ERROR, "kernel", "husk kernel fetch", "no guest kernel: %s", err.message);
+		add(f, HUSK_FINDING_ERROR, "kernel", "husk kernel fetch", "%s", err.message);
+	kernel_free(&kernel);
 }
 
 static void look_at_home(struct findings *f, const struct husk *husk)
@@ -218,7 +220,7 @@ static struct husk_finding *pack(const struct findings *f)
 	return out;
 }
 
-int doctor_run(struct husk *husk, const struct husk_error *open_error, struct husk_finding **findings, size_t *n,
+int doctor_run(const struct husk *husk, const struct husk_error *open_error, struct husk_finding **findings, size_t *n,
 	struct husk_error *err)
 {
 	struct findings f = {0};

@@ -6,7 +6,7 @@
 #include "engine/engine.h"
 
 /** See husk_doctor(). */
-int doctor_run(struct husk *husk, const struct husk_error *open_error, struct husk_finding **findings, size_t *n,
+int doctor_run(const struct husk *husk, const struct husk_error *open_error, struct husk_finding **findings, size_t *n,
 	struct husk_error *err);
 
 #endif
