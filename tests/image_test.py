@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """husk-image with real images, made by umoci, buildah and skopeo, and with broken ones; prints TAP.
 
-usage: HUSK_IMAGE=path/of/husk-image image_test.py [NAME...]   names select tests
+usage: image_test.py [PATH/OF/husk-image] [NAME...]   names select tests; $HUSK_IMAGE wins over the path
 
 Theory of operation: each test is a function that gets an empty home and calls husk-image as libhusk does. What the store
 holds is read back with unsquashfs, layer by layer, stacked here as overlayfs would, and held against the tree that
@@ -26,7 +26,8 @@ import tempfile
 import threading
 import time
 
-TOOL = os.path.abspath(os.environ.get("HUSK_IMAGE") or (sys.argv.pop(1) if len(sys.argv) > 1 else "build/image/husk-image"))
+GIVEN = sys.argv.pop(1) if len(sys.argv) > 1 and "/" in sys.argv[1] else "build/image/husk-image"
+TOOL = os.path.abspath(os.environ.get("HUSK_IMAGE") or GIVEN)
 WORK = tempfile.mkdtemp(prefix="husk-image-test.")
 ROOT = os.geteuid() == 0
 count = failed = 0
