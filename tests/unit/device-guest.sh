@@ -9,7 +9,7 @@ trap 'rm -rf "$work"' EXIT
 mkdir -p "$work/root/modules" "$work/root/dev"
 gcc -O2 -D_GNU_SOURCE -static -o "$work/root/init" "$source/device-guest.c"
 i=0
-for m in virtio virtio_ring virtio_pci_legacy_dev virtio_pci_modern_dev virtio_pci virtio_blk vsock \
+for m in virtio_ring virtio virtio_pci_legacy_dev virtio_pci_modern_dev virtio_pci virtio_blk vsock \
 	vmw_vsock_virtio_transport_common vmw_vsock_virtio_transport; do
 	file=$(find "$modules" -name "$m.ko")
 	[ -n "$file" ] || continue
@@ -21,7 +21,7 @@ truncate -s 64M "$work/scratch"
 head -c 5000001 /dev/urandom >"$work/layer1"
 head -c 3000000 /dev/urandom >"$work/layer2"
 exec_status=0
-timeout 120 "$tool" "$kernel" "$work/initrd" "$work/scratch" "$work/layer1" "$work/layer2" </dev/null >"$work/log" 2>&1 ||
+timeout 90 "$tool" "$kernel" "$work/initrd" "$work/scratch" "$work/layer1" "$work/layer2" </dev/null >"$work/log" 2>&1 ||
 	exec_status=$?
 tr -d '\r' <"$work/log"
 grep -q '^GUEST done' "$work/log" && ! grep -q '^GUEST not ok' "$work/log" && [ $exec_status = 0 ]
