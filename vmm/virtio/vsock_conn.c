@@ -35,6 +35,16 @@ static uint32_t choose_buf_alloc(unsigned n_conns)
 	return n_conns < 256 ? 256u << 10 : n_conns < 2048 ? 64u << 10 : 16u << 10;
 }
 
+/** Let a unix stream take a whole announced buffer, so that a reader that keeps up costs no copy into `out`. The kernel
+ *  counts its own overhead in, hence twice; TCP sizes its buffers by itself. */
+static void widen(int fd, uint32_t buf_alloc)
+{
+	int domain = 0, size = (int)(2 * buf_alloc);
+	socklen_t length = sizeof(domain);
+	if (getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &length) == 0 && domain == AF_UNIX)
+		setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &size, sizeof(size));
+}
+
 struct vsock_conn *vsock_conn_new(struct vsock *vsock, int fd, uint32_t local_port, uint32_t peer_port)
 {
 	struct vsock_conn *conn = vsock->n_conns < VSOCK_CONNECTIONS_MAX ? calloc(1, sizeof(*conn)) : NULL;
@@ -47,6 +57,8 @@ struct vsock_conn *vsock_conn_new(struct vsock *vsock, int fd, uint32_t local_po
 	conn->peer_port = peer_port;
 	conn->watch.fd = fd;
 	conn->buf_alloc = choose_buf_alloc(vsock->n_conns++);
+	if (conn->buf_alloc == choose_buf_alloc(0))
+		widen(fd, conn->buf_alloc);
 	struct vsock_conn **bucket = bucket_of(vsock, local_port, peer_port);
 	conn->next_in_bucket = *bucket;
 	*bucket = conn;
