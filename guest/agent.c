@@ -42,7 +42,7 @@ static void connection_free(struct connection *c)
 	} else if (c->exec && c->exec == agent->main) {
 		agent->end = "the connection of the workload was lost";
 		loop_stop(&agent->loop);
-	} else if (c->linger) {
+	} else if (c->was_main) {
 		agent_end_in(agent, "the workload has ended", 5000);
 	}
 	if (c->exec)
@@ -85,11 +85,12 @@ void connection_settle(struct connection *c)
 		else if (n == 0 || errno != EINTR)
 			c->broken = true;
 	}
-	bool said = c->state == CONNECTION_CLOSING && !c->out.size;
-	if (c->broken || (said && !c->linger && !c->power))
+	if (c->broken)
 		return connection_free(c);
-	if (said)
+	if (c->state == CONNECTION_CLOSING && !c->out.size && !c->shut) {
 		shutdown(c->watch.fd, SHUT_WR);
+		c->shut = true;
+	}
 	loop_modify(&c->agent->loop, &c->watch, c->out.size ? EPOLLIN | EPOLLOUT : EPOLLIN);
 }
 

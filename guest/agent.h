@@ -29,8 +29,9 @@ struct connection {
 	struct buffer in, out;
 	enum connection_state state;
 	bool broken; /* the peer is gone */
-	bool linger; /* stays, once all is written, until the peer has gone */
+	bool was_main; /* carried the workload to its end: when the host has taken it, the VM ends */
 	bool power; /* its end is the VM's */
+	bool shut; /* all is written and the peer knows; it stays until the peer closes, whose frames may be under way */
 	pid_t sync_pid;
 	struct exec *exec;
 	struct connection *next;

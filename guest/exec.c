@@ -117,7 +117,7 @@ static void exec_finish(struct exec *exec)
 
 	agent_exit_put(&c->out, &exec->exit);
 	c->state = CONNECTION_CLOSING;
-	c->linger = was_main;
+	c->was_main = was_main;
 	c->exec = NULL;
 	exec_free(exec);
 	if (was_main)

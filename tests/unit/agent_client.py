@@ -1,0 +1,151 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A client of the agent protocol, written from docs/agent-protocol.md alone: the tests' second opinion."""
+import socket
+import struct
+
+HELLO, READY, EXEC, SYNC, POWER = 0x01, 0x02, 0x10, 0x13, 0x17
+STDIN, STDOUT, STDERR, EOF, RESIZE, SIGNAL, STARTED, EXIT, ERROR, OK, WINDOW = range(0x30, 0x3B)
+MAIN, TTY, WITH_STDIN, INIT = 1, 2, 4, 8
+WINDOW_SIZE = 512 << 10
+
+
+def frame(kind, payload=b"", stream=0):
+    return struct.pack("<IBBH", len(payload), kind, stream, 0) + payload
+
+
+def entry(tag, value):
+    if isinstance(value, int):
+        value = struct.pack("<I", value)
+    elif isinstance(value, str):
+        value = value.encode()
+    return struct.pack("<HHI", tag, 0, len(value)) + value
+
+
+class Refused(Exception):
+    def __init__(self, code, text):
+        super().__init__(f"{code}: {text}")
+        self.code, self.text = code, text
+
+
+class Connection:
+    """One connection, HELLO exchanged."""
+
+    def __init__(self, path, hello=True):
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.connect(path)
+        self.sock.settimeout(60)
+        self.pending = b""
+        if hello:
+            self.send(frame(HELLO, struct.pack("<I", 1)))
+            kind, _, payload = self.receive()
+            assert kind == HELLO and payload == struct.pack("<I", 1), (kind, payload)
+
+    def send(self, data):
+        self.sock.sendall(data)
+
+    def receive(self):
+        """(type, stream, payload), or None at the end."""
+        while True:
+            if len(self.pending) >= 8:
+                size, kind, stream, zero = struct.unpack_from("<IBBH", self.pending)
+                assert size <= 1 << 20 and zero == 0
+                if len(self.pending) >= 8 + size:
+                    payload = self.pending[8:8 + size]
+                    self.pending = self.pending[8 + size:]
+                    return kind, stream, payload
+            try:
+                more = self.sock.recv(1 << 18)
+            except ConnectionResetError:
+                more = b""
+            if not more:
+                assert not self.pending, self.pending[:100]
+                return None
+            self.pending += more
+
+    def answer(self):
+        """The next frame; an ERROR is raised."""
+        got = self.receive()
+        if got and got[0] == ERROR:
+            raise Refused(struct.unpack_from("<I", got[2])[0], got[2][4:].decode())
+        return got
+
+    def close(self):
+        self.sock.close()
+
+
+def exec_payload(args, flags=0, env=(), cwd=None, user=None, groups=(), window=None):
+    data = entry(1, flags) + b"".join(entry(2, a) for a in args) + b"".join(entry(3, e) for e in env)
+    if cwd is not None:
+        data += entry(4, cwd)
+    if user is not None:
+        data += entry(5, user)
+    data += b"".join(entry(6, g) for g in groups)
+    if window is not None:
+        data += entry(7, window[0] << 16 | window[1])
+    return data
+
+
+class Exec(Connection):
+    """A running program. run() feeds it and collects what it says."""
+
+    def __init__(self, path, args, flags=0, wait=True, **more):
+        super().__init__(path)
+        self.out = {1: bytearray(), 2: bytearray()}
+        self.ended = set()
+        self.exit = None
+        self.window = WINDOW_SIZE
+        self.grant = True
+        self.flags = flags
+        self.send(frame(EXEC, exec_payload(args, flags, **more)))
+        if wait:
+            got = self.answer()
+            assert got and got[0] == STARTED, got
+            self.pid = struct.unpack("<I", got[2])[0]
+
+    def step(self):
+        """Take one frame; False after EXIT or the end of the connection."""
+        got = self.answer()
+        if got is None:
+            return False
+        kind, stream, payload = got
+        if kind in (STDOUT, STDERR):
+            assert stream == kind - STDIN and payload and stream not in self.ended
+            self.out[stream] += payload
+            if self.grant:
+                self.send(frame(WINDOW, struct.pack("<I", len(payload)), stream))
+        elif kind == EOF:
+            self.ended.add(stream)
+        elif kind == WINDOW:
+            assert stream == 0
+            self.window += struct.unpack("<I", payload)[0]
+        elif kind == EXIT:
+            self.exit = struct.unpack("<IIQQ", payload)
+            return False
+        else:
+            raise AssertionError(f"frame {kind:#x}")
+        return True
+
+    def feed(self, data, end=True):
+        while data:
+            while not self.window:
+                assert self.step()
+            piece = data[:min(self.window, 1 << 16)]
+            self.send(frame(STDIN, piece))
+            self.window -= len(piece)
+            data = data[len(piece):]
+        if end:
+            self.send(frame(EOF))
+
+    def signal(self, number):
+        self.send(frame(SIGNAL, struct.pack("<I", number)))
+
+    def until(self, text, stream=1):
+        while text not in self.out[stream]:
+            assert self.step(), bytes(self.out[stream])
+
+    def run(self, stdin=None):
+        if stdin is not None:
+            self.feed(stdin)
+        while self.step():
+            pass
+        return self.exit[:2] if self.exit else None, bytes(self.out[1]), bytes(self.out[2])
