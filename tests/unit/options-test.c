@@ -52,7 +52,8 @@ static void test_forms(void)
 	CHECK(!cli_flag(&cli, "tty"), "a flag can be false");
 	CHECK_STRING(cli.operands[0], "--odd", "what follows -- is an operand");
 	cli_free(&cli);
-	CHECK(PARSE(&cli, &verb_two, "a", "-t", "b") == 0 && cli_flag(&cli, "tty"), "elsewhere options may follow operands");
+	CHECK(PARSE(&cli, &verb_two, "a", "-t", "b") == 0 && cli_flag(&cli, "tty"),
+		"elsewhere options may follow operands");
 	cli_free(&cli);
 	CHECK(PARSE(&cli, &verb_rest, "--cmdline", "-x", "img") == 0, "an option for any text takes one with a dash");
 	cli_free(&cli);
@@ -72,12 +73,14 @@ static void refuse(const struct verb *verb, const char *const *words, const char
 
 static void test_refusals(void)
 {
-	REFUSE(&verb_rest, "did you mean '--memory'", "an unknown option is refused with a suggestion", "--memmory", "img");
+	REFUSE(&verb_rest, "did you mean '--memory'", "an unknown option is refused with a suggestion", "--memmory",
+		"img");
 	REFUSE(&verb_rest, "unknown option '--zzzzzz'", "one that resembles nothing without", "--zzzzzz", "img");
 	REFUSE(&verb_rest, "'-x' in '-ix'", "an unknown letter in a cluster is refused", "-ix", "img");
 	REFUSE(&verb_rest, "looks like an option", "a value that looks like an option is refused", "-m", "-5", "img");
 	REFUSE(&verb_rest, "needs a value", "a missing value is refused", "--memory");
-	REFUSE(&verb_rest, "none of missing|always|never", "a value that is no choice is refused", "--pull=some", "img");
+	REFUSE(&verb_rest, "none of missing|always|never", "a value that is no choice is refused", "--pull=some",
+		"img");
 	REFUSE(&verb_rest, "none of", "a part of a choice is refused", "--pull=miss", "img");
 	REFUSE(&verb_rest, "none of", "an empty choice is refused", "--pull=", "img");
 	REFUSE(&verb_rest, "is a flag", "a flag's value other than true and false is refused", "--tty=maybe", "img");
@@ -92,7 +95,8 @@ static void test_environment(void)
 	unsetenv("HUSK_TEST_ABSENT");
 	CHECK(environment_add(&env, "A=b=c", &err) == 0 && env.n == 1, "NAME=value is taken");
 	CHECK_STRING(env.list[0], "A=b=c", "with all that follows the first =");
-	CHECK(environment_add(&env, "HUSK_TEST_PRESENT", &err) == 0 && env.n == 2, "NAME takes the value from husk's own");
+	CHECK(environment_add(&env, "HUSK_TEST_PRESENT", &err) == 0 && env.n == 2,
+		"NAME takes the value from husk's own");
 	CHECK_STRING(env.list[1], "HUSK_TEST_PRESENT=here", "environment");
 	CHECK(environment_add(&env, "HUSK_TEST_ABSENT", &err) == 0 && env.n == 2, "one that is not set adds nothing");
 	CHECK(environment_add(&env, "=x", &err) == -EINVAL, "an empty name is refused");
@@ -104,7 +108,8 @@ static void test_environment(void)
 	static const char text[] = "\xef\xbb\xbf# comment\n\n  X=1\r\nHUSK_TEST_PRESENT\nY= two words \nZ=last";
 	CHECK(fd >= 0 && write(fd, text, sizeof(text) - 1) == sizeof(text) - 1, "write a file");
 	CHECK(environment_add_file(&env, path, &err) == 0 && env.n == 4, "comments and blank lines are skipped");
-	CHECK_STRING(env.n == 4 ? env.list[0] : NULL, "X=1", "white space in front and CR at the end are not part of it");
+	CHECK_STRING(
+		env.n == 4 ? env.list[0] : NULL, "X=1", "white space in front and CR at the end are not part of it");
 	CHECK_STRING(env.n == 4 ? env.list[2] : NULL, "Y= two words ", "white space in values is");
 	CHECK_STRING(env.n == 4 ? env.list[3] : NULL, "Z=last", "the last line needs no newline");
 	environment_free(&env);

@@ -37,7 +37,8 @@ static void test_pipes(void)
 	char c;
 	CHECK(pipe(in) == 0 && pipe(out) == 0, "two pipes");
 	CHECK(stdio_prepare(&io, (int[]){in[0], out[1], -1}, &err) == 0, "pipes and nothing are taken");
-	CHECK(io.way[0] == STDIO_REOPEN && io.way[1] == STDIO_REOPEN && io.way[2] == STDIO_NONE, "pipes are opened anew");
+	CHECK(io.way[0] == STDIO_REOPEN && io.way[1] == STDIO_REOPEN && io.way[2] == STDIO_NONE,
+		"pipes are opened anew");
 	CHECK(nonblocking(io.fd[0]) && nonblocking(io.fd[1]), "without blocking");
 	CHECK(!nonblocking(in[0]) && !nonblocking(out[1]), "which does not show in the caller's own");
 	CHECK(write(in[1], "x", 1) == 1 && read(io.fd[0], &c, 1) == 1 && c == 'x', "it is the same pipe");
@@ -55,7 +56,8 @@ static void test_files(void)
 	CHECK(write(io.fd[1], "a", 1) == 1 && write(io.fd[2], "b", 1) == 1 && lseek(fd, 0, SEEK_CUR) == 2,
 		"with the offset that the caller has");
 	stdio_destroy(&io);
-	CHECK(stdio_prepare(&io, (int[]){-1, null, -1}, &err) == -EBADF, "a descriptor for the wrong direction is refused");
+	CHECK(stdio_prepare(&io, (int[]){-1, null, -1}, &err) == -EBADF,
+		"a descriptor for the wrong direction is refused");
 	stdio_destroy(&io);
 	CHECK(stdio_prepare(&io, (int[]){-1, 999, -1}, &err) == -EBADF, "one that is not open is refused");
 	stdio_destroy(&io);
@@ -68,7 +70,8 @@ static void test_relay(void)
 	int in[2], out[2];
 	static char text[300000], got[300000];
 	memset(text, 'z', sizeof(text));
-	CHECK(socketpair(AF_UNIX, SOCK_STREAM, 0, in) == 0 && socketpair(AF_UNIX, SOCK_STREAM, 0, out) == 0, "two sockets");
+	CHECK(socketpair(AF_UNIX, SOCK_STREAM, 0, in) == 0 && socketpair(AF_UNIX, SOCK_STREAM, 0, out) == 0,
+		"two sockets");
 	CHECK(stdio_prepare(&io, (int[]){in[0], out[0], -1}, &err) == 0, "sockets are taken");
 	CHECK(io.way[0] == STDIO_RELAY && io.way[1] == STDIO_RELAY, "and relayed");
 	int reading = dup(io.fd[0]), writing = dup(io.fd[1]);
@@ -113,7 +116,8 @@ static void test_stop(void)
 {
 	struct stdio io;
 	int in[2];
-	CHECK(socketpair(AF_UNIX, SOCK_STREAM, 0, in) == 0 && stdio_prepare(&io, (int[]){in[0], -1, -1}, &err) == 0, "input");
+	CHECK(socketpair(AF_UNIX, SOCK_STREAM, 0, in) == 0 && stdio_prepare(&io, (int[]){in[0], -1, -1}, &err) == 0,
+		"input");
 	CHECK(stdio_start(&io, &err) == 0, "that never comes");
 	CHECK(stdio_done_fd(&io) < 0 && stdio_delivered(&io), "holds up no end");
 	stdio_destroy(&io);

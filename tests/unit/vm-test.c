@@ -68,7 +68,8 @@ static void test_cleanup(const struct husk *husk)
 	CLEANUP_JSON json_t *caller = foreground();
 	CLEANUP_JSON json_t *detached = json_pack("{s:s}", "lifetime", "detached");
 	CHECK(process_identify(getpid(), &us) == 0, "a supervisor that lives: us");
-	CHECK(vm_record_create(husk, NULL, caller, &live, &err) == 0 && vm_record_create(husk, "x", caller, &dead, &err) == 0 &&
+	CHECK(vm_record_create(husk, NULL, caller, &live, &err) == 0 &&
+			vm_record_create(husk, "x", caller, &dead, &err) == 0 &&
 			vm_record_create(husk, NULL, detached, &kept, &err) == 0,
 		"three records");
 	write_state(&live, VM_RUNNING, &us);

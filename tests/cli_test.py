@@ -1,0 +1,107 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""The command line without any VM: help of every verb, completions, usage errors, refusals. usage: cli_test.py HUSK"""
+
+import os
+import subprocess
+import sys
+import tempfile
+
+HUSK = sys.argv[1]
+count = failed = 0
+
+
+def check(ok, what, detail=""):
+    global count, failed
+    count += 1
+    failed += not ok
+    print("%s %d - %s" % ("ok" if ok else "not ok", count, what))
+    if not ok:
+        print("# %r" % (detail,))
+
+
+def husk(*args, env=None, stdin=subprocess.DEVNULL):
+    done = subprocess.run([HUSK, *args], stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=env, timeout=60)
+    return done.returncode, done.stdout.decode(), done.stderr.decode()
+
+
+def refused(args, status, text):
+    code, out, err = husk(*args, env=ENV)
+    check(code == status and text in err and out == "", "husk %s: %d, '%s'" % (" ".join(args), status, text), (code, out, err))
+
+
+HOME = tempfile.TemporaryDirectory(prefix="husk-cli-")
+ENV = dict(os.environ, HUSK_HOME=HOME.name + "/home")
+
+code, out, err = husk("--help")
+verbs = [line[2:18].strip() for line in out.split("Commands:\n")[1].split("\n\n")[0].splitlines()]
+check(code == 0 and "run" in verbs and "image inspect" in verbs, "--help lists the commands", out)
+for verb in verbs:
+    code, out, err = husk(*verb.split(), "--help")
+    check(code == 0 and out.startswith("Usage: husk " + verb) and "--help" in out and err == "", verb + " --help", (out, err))
+    check(husk("help", *verb.split())[1] == out, "help %s says the same" % verb)
+    code, page, err = husk("man", *verb.split())
+    check(code == 0 and ".SH SYNOPSIS" in page, "%s has a manual page" % verb, page[:200])
+    code, out, err = husk(*verb.split(), "--no-such-option", env=ENV)
+    check(code == (125 if verb == "run" else 1) and "unknown option '--no-such-option'" in err, verb + " refuses what it does not know",
+          (code, err))
+
+for shell, checker in (("bash", ["bash", "-n"]), ("zsh", None)):
+    code, out, err = husk("completion", shell)
+    check(code == 0 and "--require-hardware" in out, "completion %s knows the options of run" % shell, err)
+    if checker:
+        check(subprocess.run(checker, input=out.encode()).returncode == 0, "%s takes it" % shell)
+script = husk("completion", "bash")[1] + """
+COMP_WORDS=(husk run --pull ""); COMP_CWORD=3; _husk; echo "${COMPREPLY[*]}"
+COMP_WORDS=(husk kernel ""); COMP_CWORD=2; _husk; echo "${COMPREPLY[*]}"
+COMP_WORDS=(husk im); COMP_CWORD=1; _husk; echo "${COMPREPLY[*]}"
+"""
+out = subprocess.run(["bash", "-c", script], stdout=subprocess.PIPE).stdout.decode().splitlines()
+check(out == ["missing always never", "fetch list", "images import image"], "bash completes choices, second words and verbs", out)
+
+check(husk("version")[1] == "husk 0.1.0\n" and husk("--version")[1] == "husk 0.1.0\n", "the version")
+refused(["imags"], 1, "did you mean 'husk images'")
+refused(["kernel"], 1, "did you mean 'husk kernel fetch'")
+refused(["completion", "fish"], 1, "bash or zsh")
+refused(["run"], 125, "something is missing")
+refused(["run", "--memory", "x"], 125, "something is missing")
+refused(["run", "-m", "-5", "x"], 125, "looks like an option")
+refused(["run", "-m", "5x", "x"], 125, "--memory: '5x' is not a size")
+refused(["run", "-m", "63M", "x"], 125, "out of range")
+refused(["run", "-m", "4000T", "x"], 125, "out of range")
+refused(["run", "--cpus", "1.5", "x"], 125, "not a whole number")
+refused(["run", "--cpus", "0", "x"], 125, "out of range")
+refused(["run", "--cpus", "33", "x"], 125, "out of range")
+refused(["run", "--scratch", "1M", "x"], 125, "out of range")
+refused(["run", "--timeout", "soon", "x"], 125, "not a duration")
+refused(["run", "--timeout", "0", "x"], 125, "leaves none")
+refused(["run", "--name", "a/b", "x"], 125, "not a name")
+refused(["run", "--hostname", "a b", "x"], 125, "not a host name")
+refused(["run", "--machine", "kvm", "x"], 125, "not built yet")
+refused(["run", "--machine", "vbox", "x"], 125, "none of auto|qemu|kvm")
+refused(["run", "--require-hardware", "x"], 125, "hardware isolation is required")
+refused(["run", "--pull", "always", "--offline", "x"], 125, "exclude each other")
+refused(["run", "-it", "x"], 125, "the input device is not a TTY")
+refused(["run", "-e", "=x", "x"], 125, "not an environment variable")
+refused(["run", "--env-file", "/nonexistent", "x"], 125, "No such file")
+refused(["run", "--initramfs", "/f", "x", "sh"], 125, "a command needs husk's agent")
+refused(["run", "--initramfs", "/f", "-u", "me", "x"], 125, "a user needs husk's agent")
+refused(["run", "--offline", "no-such-image"], 125, "no-such-image")
+refused(["run", "--pull=never", "no-such-image"], 125, "no-such-image")
+refused(["run", "UPPER/Case"], 125, "UPPER")
+refused(["rmi", "no-such-image"], 1, "no-such-image")
+refused(["image", "inspect", "-x"], 1, "unknown option")
+refused(["login", "--password-stdin"], 1, "needs --username")
+check(not os.path.exists(ENV["HUSK_HOME"] + "/vms") or os.listdir(ENV["HUSK_HOME"] + "/vms") == [], "nothing was left behind")
+
+code, out, err = husk("run", "x", env=dict(ENV, HUSK_HOME="/proc/nonexistent"))
+check(code == 125 and "/proc/nonexistent" in err, "a home that cannot be made is an error", err)
+with open("/dev/full", "w") as full:
+    code = subprocess.run([HUSK, "--help"], stdout=full, stderr=subprocess.DEVNULL).returncode
+check(code == 1, "output that cannot be written is an error")
+code, out, err = husk("images", "--format", "json", env=ENV)
+check(code == 0 and out.strip() == "[]", "an empty store lists nothing", (out, err))
+code, out, err = husk("doctor", env=ENV)
+check("qemu" in out and ("husk kernel fetch" in out or "guest kernel" in out), "doctor names what is missing and the cure", out)
+print("1..%d" % count)
+sys.exit(failed > 0)
