@@ -137,6 +137,8 @@ int process_identify(pid_t pid, struct process_id *id)
 	text[n] = 0;
 	/* Field 2, the name, may hold spaces and parentheses; field 3 follows the last ')'. proc(5) */
 	char *at = strrchr(text, ')');
+	if (at && at[1] == ' ' && (at[2] == 'Z' || at[2] == 'X'))
+		return -ESRCH; /* it has ended and only waits to be reaped, which some init never does */
 	for (int field = 2; at && field < 22; field++)
 		at = strchr(at + 1, ' ');
 	if (!at)

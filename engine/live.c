@@ -167,6 +167,13 @@ int live_wait_ready(struct husk_vm *vm, uint64_t timeout_ms, int cancel_fd, stru
 	}
 }
 
+/** True when the console says more of the end than the outcome does. */
+static bool log_matters(const struct husk_vm *vm)
+{
+	uint32_t how = vm->outcome.end;
+	return vm->agentless || how == VM_END_GUEST || how == VM_END_MACHINE || how == VM_END_WORKER;
+}
+
 int live_wait(struct husk_vm *vm, int64_t timeout_ms, struct husk_error *err)
 {
 	uint64_t deadline = timeout_ms < 0 ? UINT64_MAX : now_ms() + (uint64_t)timeout_ms;
@@ -176,7 +183,11 @@ int live_wait(struct husk_vm *vm, int64_t timeout_ms, struct husk_error *err)
 		/* A supervisor that was killed takes the worker with it, which closes the streams; the outcome of one that
 		 * was not comes after the last byte. Either way the relays come to their end. */
 		bool over = vm->ended && stdio_delivered(&vm->io);
+		bool tell = over && !vm->told && log_matters(vm);
+		vm->told = vm->told || over;
 		pthread_mutex_unlock(&vm->lock);
+		if (tell)
+			live_show_log(vm, vm->agentless ? 100 : 12);
 		if (over)
 			return 0;
 		if (!sleep_until(vm, deadline, -1, NULL))
@@ -217,11 +228,7 @@ void live_describe(const struct husk_vm *vm, char *text, size_t room)
 	uint32_t how = vm->outcome.end;
 	const char *told = vm->outcome.text;
 	const char *standard = how < ARRAY_SIZE(ends) && ends[how] ? ends[how] : "the VM ended";
-	bool same = !*told || strncmp(told, standard, strlen(standard)) == 0;
-	if (same)
-		snprintf(text, room, "%s", *told ? told : standard);
-	else
-		snprintf(text, room, "%s: %s", standard, told);
+	snprintf(text, room, "%s", *told ? told : standard);
 }
 
 void live_show_log(const struct husk_vm *vm, int lines)

@@ -20,7 +20,7 @@ struct husk_vm {
 	int stop_signal;
 	bool agentless; /* a foreign initramfs: nobody will say READY of an agent */
 	pthread_mutex_t lock;
-	bool ready, started, ended, reaped;
+	bool ready, started, ended, reaped, told; /* told: the log was shown, where it matters */
 	uint64_t boot_ns;
 	struct vm_message outcome; /* once ended */
 };

@@ -51,7 +51,7 @@ struct husk;
 enum husk_notice {
 	HUSK_NOTICE_WALL = 1,    /* which wall stands there: said once per start on the `software` wall */
 	HUSK_NOTICE_CLEANUP = 2, /* a VM was found that had lost its supervisor, and was cleaned up */
-	HUSK_NOTICE_CONSOLE = 3, /* a start failed: one of the last lines of the guest's console or the VM's log */
+	HUSK_NOTICE_CONSOLE = 3, /* the VM failed: one of the last lines of the guest's console or the VM's log */
 	HUSK_NOTICE_WARNING = 4, /* something that works, but perhaps not as meant */
 };
 
