@@ -163,25 +163,6 @@ def gone(pid):
 # ---- an initramfs for husk-init ----
 
 BOOT_MAGIC, BOOT_VERSION = 0x544F4248, 1
-MODULES = ("virtio_pci", "virtio_blk", "squashfs", "overlay", "vmw_vsock_virtio_transport")
-
-
-def module_closure(modules_dir, names):
-    """Paths of the modules in load order, by modules.dep."""
-    depends = {}
-    with open(modules_dir + "/modules.dep") as f:
-        for line in f:
-            path, needs = line.strip().split(":")
-            depends[os.path.basename(path).split(".ko")[0].replace("-", "_")] = (path, needs.split())
-    order = []
-    for name in names:
-        if name in depends:
-            path, needs = depends[name]
-            for p in list(reversed(needs)) + [path]:
-                if p not in order:
-                    order.append(p)
-    return [os.path.join(modules_dir, p) for p in order]
-
 
 def cpio(files):
     """A newc archive of {path: (mode, bytes)}."""
@@ -196,11 +177,12 @@ def cpio(files):
     return bytes(out)
 
 
-def initramfs(path, husk_init, modules_dir, layers=1, scratch=True):
+def initramfs(path, husk_init, modules, layers=1, scratch=True):
+    """husk-init with its boot envelope and the files @modules, in load order."""
     files = {"init": (0o100755, open(husk_init, "rb").read()), "husk": (0o40755, b""), "husk/modules": (0o40755, b""),
              "dev": (0o40755, b"")}
     entries = []
-    for module in module_closure(modules_dir, MODULES):
+    for module in modules:
         name = os.path.basename(module)
         files["husk/modules/" + name] = (0o100644, open(module, "rb").read())
         entries.append((1, name.encode()))
