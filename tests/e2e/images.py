@@ -224,7 +224,7 @@ def pid_one(path):
         layer.directory(os.path.dirname(file).lstrip("/"))
         layer.add(file.lstrip("/"), pathlib.Path(file).read_bytes(), 0o755)
     for tool in tools:
-        layer.add(f"bin/{os.path.basename(tool)}", pathlib.Path(os.path.realpath(tool)).read_bytes(), 0o755)
+        layer.add(f"usr/bin/{os.path.basename(tool)}", pathlib.Path(os.path.realpath(tool)).read_bytes(), 0o755)
     layer.add("service/hello/run", "#!/bin/sh\necho \"service runs, parent of supervise is $(ps -o pid,comm | grep svscan | "
               "head -1 | tr -s ' ')\"\ns6-svscanctl -t /service\nexec sleep 1000\n", 0o755)
     layer.add("init", "#!/bin/sh\n[ $$ = 1 ] || { echo \"not PID 1 but $$\"; exit 99; }\necho as PID 1\n"

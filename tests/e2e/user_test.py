@@ -63,8 +63,8 @@ def test_ordinary_user(_):
         done = home.as_user("import", f"tar:{home.stage}/debian.tar", "debian")
         equal(done.status, 0, "an ordinary user imports a root file system", done)
         done = home.as_user("run", "--quiet", "debian", "sh", "-c",
-                            "id -u; stat -c '%a %u:%g' /etc/shadow /usr/bin/passwd; chown 12:34 /root; stat -c %u /root; exit 11")
-        equal((done.status, done.text), (11, "0\n640 0:42\n4755 0:0\n12\n"),
+                            "id -u; stat -c '%a %u:%g' /usr/sbin/unix_chkpwd /usr/bin/su; chown 12:34 /root; stat -c %u /root; exit 11")
+        equal((done.status, done.text), (11, "0\n2755 0:42\n4755 0:0\n12\n"),
               "and is root in the VM, with exact owners and modes", done)
         done = home.as_user("run", "debian", "true")
         ok(done.status == 0 and "software" in done.error, "the wall is named", done)

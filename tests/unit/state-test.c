@@ -5,6 +5,9 @@
 #include "base/cleanup.h"
 #include "tests/tap.h"
 
+#include <sys/wait.h>
+#include <unistd.h>
+
 #include <sys/mman.h>
 
 static struct vm_state_record sample(void)
@@ -62,6 +65,13 @@ static void test_process(void)
 	id.start_time--;
 	CHECK(!process_alive(&id, boot), "a process with its pid that began at another time is another");
 	CHECK(process_identify(0x7fffffff, &id) == -ESRCH, "a process that is not there has none");
+	pid_t child = fork();
+	if (child == 0)
+		_exit(0);
+	siginfo_t info;
+	waitid(P_PID, child, &info, WEXITED | WNOWAIT);
+	CHECK(process_identify(child, &id) == -ESRCH, "a zombie has ended");
+	waitpid(child, NULL, 0);
 	CHECK_STRING(vm_state_name(VM_STOPPED), "stopped", "states have names");
 	CHECK_STRING(vm_state_name(99), "unknown", "other numbers do not");
 }
