@@ -63,7 +63,7 @@ def script_suites(folder):
     for path in sorted((TOP / "tests" / folder).glob("*_test.py")):
         head = path.read_text().splitlines()[:10]
         limits = [int(line.split(":")[1]) for line in head if line.startswith("# timeout:")]
-        yield Suite(path.stem.removesuffix("_test").replace("_", "-"), [sys.executable, str(path)],
+        yield Suite(f"{folder}-" + path.stem.removesuffix("_test").replace("_", "-"), [sys.executable, str(path)],
                     limits[0] if limits else 240)
 
 
