@@ -68,7 +68,7 @@ void connection_error(struct connection *c, enum agent_error code, const char *f
 	agent_error_put(&c->out, code, "%s", text);
 	c->state = CONNECTION_CLOSING;
 	if (c->exec && c->exec == c->agent->main)
-		return; /* its connection's end is the VM's, see connection_free() */
+		agent_end_in(c->agent, "the client of the workload broke the protocol", POWER_DELAY_MS);
 	if (c->exec)
 		exec_abandon(c->exec);
 	c->exec = NULL;

@@ -1,0 +1,49 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * agent-native.c - the agent as an ordinary process of root's: agent-native ROOT SOCKET [read-only VOLUME…]
+ *
+ * The directory ROOT becomes the workloads' root, the unix socket SOCKET stands for vsock. Exit status 77: this machine does
+ * not let us make the namespaces.
+ */
+#include "base/cleanup.h"
+#include "guest/agent.h"
+
+#include <sched.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mount.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+
+int main(int argc, char **argv)
+{
+	struct husk_error err = {0};
+	struct sockaddr_un address = {.sun_family = AF_UNIX};
+	const char *why = "";
+	if (argc < 3)
+		return 2;
+	struct workload_setup setup = {
+		.root = argv[1],
+		.cgroup = -1,
+		.hostname = "native",
+		.read_only = argc > 3,
+		.volumes = argv + 4,
+		.n_volumes = argc > 4 ? (size_t)argc - 4 : 0,
+		.shm_size = 1 << 20,
+		.nofile = 512,
+	};
+	prctl(PR_SET_PDEATHSIG, 9);
+	if (unshare(CLONE_NEWNS) < 0 || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0 ||
+		mount(argv[1], argv[1], NULL, MS_BIND, NULL) < 0) {
+		perror("agent-native");
+		return 77;
+	}
+	int listener = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	snprintf(address.sun_path, sizeof(address.sun_path), "%s", argv[2]);
+	if (bind(listener, (struct sockaddr *)&address, sizeof(address)) < 0 || listen(listener, 64) < 0)
+		return 1;
+	int rc = agent_serve(listener, false, -1, &setup, &why, &err);
+	printf("%s\n", rc < 0 ? err.message : why);
+	return rc < 0;
+}
