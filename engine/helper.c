@@ -173,6 +173,7 @@ int helper_run(const struct helper *how, struct buffer *out, struct husk_error *
 		.stdio = {how->stdin_fd, writing[OUT], how->stderr_fd >= 0 ? how->stderr_fd : writing[TEXT]},
 		.fds = &writing[ERROR],
 		.n_fds = how->error_fd ? 1 : 0,
+		.die_with_parent = true, /* a caller that is gone has no use for a pull that hangs; what came of it is kept */
 	};
 	rc = rc < 0 ? rc : spawn(&spawning, &run.pid, &run.pidfd, err);
 	for (int i = 0; i < N_PIPES; i++)
