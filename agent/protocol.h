@@ -14,8 +14,10 @@
  * the window allows; the receiver opens it again with WINDOW (stream, u32 bytes) as it hands bytes on. So a stream whose
  * reader sleeps holds up neither the other streams nor SIGNAL and RESIZE.
  *
- * EXEC, from the client:  HELLO EXEC (STDIN… EOF[stdin] | SIGNAL | RESIZE | WINDOW)*
+ * EXEC, from the client:  HELLO EXEC (STDIN… EOF[stream] | SIGNAL | RESIZE | WINDOW)*
  *       from the agent:   HELLO STARTED (STDOUT | STDERR | EOF[stream] | WINDOW)* EXIT      or ERROR at any point
+ * A client whose own reader went away sends EOF[stdout] or EOF[stderr]: the agent closes that stream, sends no more of it
+ * (frames under way may still arrive), and the program gets what a pipe without a reader gives it.
  * EXIT is the last frame: all output has been sent before it. When the client goes away a joined program gets SIGKILL
  * with its whole process group; the main workload ends with the VM.
  *

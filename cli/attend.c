@@ -52,7 +52,6 @@ int run_signals_take(int fd)
 struct attendance {
 	struct husk_vm *vm;
 	bool tty;
-	bool watch_output; /* stdout is no terminal, so its reader can go away without a SIGHUP to us */
 	int interrupts;
 };
 
@@ -73,25 +72,13 @@ static void pass_on(struct attendance *a, int signal_number)
 	husk_vm_signal(a->vm, signal_number == SIGTERM ? husk_vm_stop_signal(a->vm) : signal_number, NULL);
 }
 
-void run_end_by_sigpipe(void)
-{
-	sigset_t set;
-	signal(SIGPIPE, SIG_DFL);
-	raise(SIGPIPE);
-	sigemptyset(&set);
-	sigaddset(&set, SIGPIPE);
-	sigprocmask(SIG_UNBLOCK, &set, NULL);
-}
-
-static int conclude(struct attendance *a, bool output_gone)
+static int conclude(struct attendance *a)
 {
 	struct husk_outcome outcome = {.size = sizeof(outcome)};
 	struct husk_error err;
 	terminal_restore();
 	if (husk_vm_wait(a->vm, -1, &outcome, &err) < 0)
 		return cli_fail(&err, CLI_FAILED);
-	if (output_gone && outcome.end == HUSK_END_KILLED)
-		return RUN_SIGPIPE;
 	if (outcome.reason[0])
 		cli_say("%s", outcome.reason);
 	return outcome.exit_code;
@@ -99,14 +86,13 @@ static int conclude(struct attendance *a, bool output_gone)
 
 int run_attend(struct husk_vm *vm, struct run_signals *signals, bool tty)
 {
-	struct attendance a = {.vm = vm, .tty = tty, .watch_output = !isatty(STDOUT_FILENO)};
-	bool output_gone = false;
+	struct attendance a = {.vm = vm, .tty = tty};
 	pass_on(&a, SIGWINCH); /* the size may have changed while the guest booted */
 	while (husk_vm_wait(vm, 0, NULL, NULL) == -ETIMEDOUT) {
 		struct pollfd fds[] = {
-			{.fd = husk_vm_fd(vm), .events = POLLIN}, {.fd = signals->ending, .events = POLLIN},
+			{.fd = husk_vm_fd(vm), .events = POLLIN},
+			{.fd = signals->ending, .events = POLLIN},
 			{.fd = signals->other, .events = POLLIN},
-			{.fd = a.watch_output && !output_gone ? STDOUT_FILENO : -1}, /* POLLERR, POLLHUP */
 		};
 		if (poll(fds, ARRAY_SIZE(fds), -1) < 0 && errno != EINTR)
 			break;
@@ -115,10 +101,6 @@ int run_attend(struct husk_vm *vm, struct run_signals *signals, bool tty)
 			if (signal_number)
 				pass_on(&a, signal_number);
 		}
-		if (fds[3].revents) {
-			output_gone = true;
-			husk_vm_kill(vm, NULL);
-		}
 	}
-	return conclude(&a, output_gone);
+	return conclude(&a);
 }

@@ -152,9 +152,5 @@ int verb_run(struct cli *cli)
 		husk_vm_close(vm);
 	}
 	run_signals_close(&signals);
-	if (status == RUN_SIGPIPE) {
-		run_end_by_sigpipe();
-		status = 128 + SIGPIPE;
-	}
 	return status;
 }

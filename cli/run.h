@@ -16,12 +16,7 @@ void run_signals_close(struct run_signals *signals);
 /** The next signal's number, 0 when there is none. */
 int run_signals_take(int fd);
 
-#define RUN_SIGPIPE (-1) /* stdout's reader went away, and the VM was ended for it */
-
-/** Stay until @vm has ended, tell why if it was not by itself; the exit status, or RUN_SIGPIPE. */
+/** Stay until @vm has ended, tell why if it was not by itself; the exit status. */
 int run_attend(struct husk_vm *vm, struct run_signals *signals, bool tty);
-
-/** End as any program does that writes when nobody reads. Returns only where SIGPIPE cannot end a process. */
-void run_end_by_sigpipe(void);
 
 #endif

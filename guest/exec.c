@@ -327,6 +327,18 @@ static void frame_window(struct connection *c, const struct agent_frame *frame)
 		output_arm(stream);
 }
 
+/** EOF of an output stream: the client takes no more of it, and the program finds its pipe closed. The exec may be gone
+ *  afterwards. */
+static void frame_output_end(struct connection *c, const struct agent_frame *frame)
+{
+	struct stream *stream = &c->exec->streams[frame->stream];
+	if (frame->size)
+		return connection_error(c, AGENT_ERROR_PROTOCOL, "malformed EOF");
+	if (!stream->ended)
+		stream_end(stream);
+	exec_check_end(c->exec);
+}
+
 void exec_frame(struct connection *c, const struct agent_frame *frame)
 {
 	struct exec *exec = c->exec;
@@ -334,8 +346,11 @@ void exec_frame(struct connection *c, const struct agent_frame *frame)
 	uint32_t value;
 
 	switch (frame->type) {
-	case AGENT_STDIN:
 	case AGENT_EOF:
+		if (frame->stream == AGENT_STREAM_STDOUT || frame->stream == AGENT_STREAM_STDERR)
+			return frame_output_end(c, frame);
+		return frame_input(c, frame);
+	case AGENT_STDIN:
 		return frame_input(c, frame);
 	case AGENT_WINDOW_OPEN:
 		return frame_window(c, frame);

@@ -22,6 +22,8 @@ struct output {
 	struct loop_watch watch;
 	int fd; /* owned; -1: swallow */
 	bool ended; /* the agent sent EOF */
+	bool gone; /* nobody reads: the agent is told once, and what is under way is swallowed */
+	bool told;
 	struct buffer waiting;
 	uint32_t window; /* what the agent may still send */
 	uint32_t handed_on; /* since the window was last opened */
@@ -45,6 +47,7 @@ struct agent_client {
 	struct output output[2];
 	uint64_t signals; /* kept until STARTED, bit number - 1 */
 	uint32_t size; /* of the terminal, kept until STARTED */
+	int write_error; /* why output was lost, other than that its reader went away; 0: none */
 	struct vm_message outcome;
 	const struct agent_client_handler *handler;
 	void *data;
@@ -93,13 +96,35 @@ static void output_close(struct output *o)
 	buffer_free(&o->waiting);
 }
 
+/** Nothing can be written any more for @reason (an errno): the workload learns it as a write error, as from a pipe. */
+static void output_abandon(struct output *o, int reason)
+{
+	size_t lost = o->waiting.size;
+	if (reason != EPIPE && !o->client->write_error)
+		o->client->write_error = reason;
+	output_close(o);
+	o->gone = true;
+	o->handed_on += (uint32_t)lost;
+}
+
+static void output_tell_gone(struct output *o)
+{
+	struct agent_client *c = o->client;
+	uint8_t stream = o == &c->output[0] ? AGENT_STREAM_STDOUT : AGENT_STREAM_STDERR;
+
+	if (!o->gone || o->told || o->ended || c->state != CLIENT_RUNNING)
+		return;
+	o->told = agent_frame_put(&c->out, AGENT_EOF, stream, NULL, 0) == 0;
+}
+
 /** Open the window by what was handed on, once a step has come together and the agent reads what we send. */
 static void output_open_window(struct output *o)
 {
 	struct agent_client *c = o->client;
 	uint8_t stream = o == &c->output[0] ? AGENT_STREAM_STDOUT : AGENT_STREAM_STDERR;
 
-	if (o->handed_on < WINDOW_STEP || c->state != CLIENT_RUNNING || o->ended || c->out.size > SEND_BACKLOG)
+	if (o->handed_on < WINDOW_STEP || c->state != CLIENT_RUNNING || o->ended || o->told ||
+		c->out.size > SEND_BACKLOG)
 		return;
 	if (agent_u32_put(&c->out, AGENT_WINDOW_OPEN, stream, o->handed_on) < 0)
 		return; /* update() tries again */
@@ -122,9 +147,7 @@ static size_t output_write(struct output *o, const void *bytes, size_t size)
 		return (size_t)n;
 	if (errno == EAGAIN || errno == EINTR)
 		return 0;
-	size_t lost = o->waiting.size;
-	output_close(o);
-	output_handed_on(o, lost);
+	output_abandon(o, errno);
 	return 0;
 }
 
@@ -158,7 +181,7 @@ static void on_output(struct loop_watch *watch, uint32_t events)
 			buffer_consume(&o->waiting, n);
 		output_handed_on(o, n);
 	} else if (events & (EPOLLERR | EPOLLHUP)) {
-		output_close(o); /* the reader is gone: what comes is swallowed */
+		output_abandon(o, EPIPE);
 	}
 	update(o->client);
 }
@@ -352,14 +375,25 @@ static void watch_for(struct agent_client *c, struct loop_watch *watch, int fd, 
 		conclude(c, VM_END_FAILED, 0, "cannot watch one of the workload's streams");
 }
 
+/** A workload that ended well while its output was lost (a full disk) did not end well for who reads it. */
+static void judge_output(struct agent_client *c)
+{
+	if (!c->write_error || c->outcome.end != VM_END_EXITED || c->outcome.value != 0)
+		return;
+	c->outcome.end = VM_END_FAILED;
+	vm_message_text(&c->outcome, "write the workload's output: %s; some of it is lost", strerror(c->write_error));
+}
+
 /** Send what waits, watch what can go on now, and tell the outcome when nothing is left to do. The last thing that every
  *  handler does: the client may be gone afterwards. */
 static void update(struct agent_client *c)
 {
 	bool done = true;
 
-	for (int i = 0; i < 2; i++)
+	for (int i = 0; i < 2; i++) {
+		output_tell_gone(&c->output[i]);
 		output_open_window(&c->output[i]);
+	}
 	if (c->fd >= 0 && c->out.size) {
 		ssize_t n = buffer_write(&c->out, c->fd);
 		if (n < 0 && n != -EAGAIN && n != -EINTR)
@@ -381,6 +415,7 @@ static void update(struct agent_client *c)
 	}
 	if (c->state == CLIENT_DRAINING && done) {
 		c->state = CLIENT_OVER;
+		judge_output(c);
 		c->handler->ended(c->data, &c->outcome);
 	}
 }
