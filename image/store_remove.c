@@ -222,7 +222,17 @@ static int remove_image(const struct store *store, const char *id, struct buffer
 	return rc;
 }
 
-/** The part under the lock: @name is the name that was given, or NULL for an id. */
+/** True for the note where an image came from ("tar:/x.tar"), false for a name that a user gave it. */
+static bool is_source(const char *name)
+{
+	struct source_name parsed = {0};
+	bool source = source_name_parse(name, &parsed, NULL) == 0 && parsed.kind != SOURCE_REGISTRY;
+	source_name_free(&parsed);
+	return source;
+}
+
+/** The part under the lock: @name is the name that was given, or NULL for an id. What only notes where the image came from
+ *  does not keep it when its last name goes. */
 static int remove_resolved(const struct store *store, const char *id, const char *name, bool force,
 	struct buffer *report, struct husk_error *err)
 {
@@ -235,8 +245,8 @@ static int remove_resolved(const struct store *store, const char *id, const char
 	for (size_t i = 0; i < n; i++) {
 		if (strcmp(names[i].image_id, id) != 0)
 			continue;
-		own++;
-		if (!name || strcmp(names[i].name, name) != 0)
+		own += !is_source(names[i].name);
+		if (!name || (strcmp(names[i].name, name) != 0 && !(is_source(names[i].name) && !is_source(name))))
 			other = names[i].name;
 	}
 	bool only_name = name && other;
