@@ -55,6 +55,14 @@ struct attendance {
 	int interrupts;
 };
 
+static bool is_ending(int signal_number)
+{
+	for (size_t i = 0; i < ARRAY_SIZE(ending); i++)
+		if (ending[i] == signal_number)
+			return true;
+	return false;
+}
+
 static void pass_on(struct attendance *a, int signal_number)
 {
 	uint16_t rows, columns;
@@ -69,7 +77,9 @@ static void pass_on(struct attendance *a, int signal_number)
 		husk_vm_kill(a->vm, NULL);
 		return;
 	}
-	husk_vm_signal(a->vm, signal_number == SIGTERM ? husk_vm_stop_signal(a->vm) : signal_number, NULL);
+	int rc = husk_vm_signal(a->vm, signal_number == SIGTERM ? husk_vm_stop_signal(a->vm) : signal_number, NULL);
+	if (rc == -ENOTSUP && is_ending(signal_number))
+		husk_vm_kill(a->vm, NULL); /* a foreign initramfs: the VM is all that there is to end */
 }
 
 static int conclude(struct attendance *a)

@@ -69,6 +69,10 @@ int verb_images(struct cli *cli)
 	struct husk_error err;
 	CLEANUP_FREE char *text = NULL;
 	const char *format = cli_value(cli, "format");
+	if (format && strcmp(format, "json") == 0 && cli->quiet) {
+		cli_say("--quiet prints ids only, so it excludes --format json");
+		return 1;
+	}
 	if (husk_image_list(cli->husk, &text, &err) < 0)
 		return cli_fail(&err, 1);
 	if (format && strcmp(format, "json") == 0) {

@@ -131,36 +131,32 @@ static int put_cmdline(const struct husk_vm_config *config, struct boot *boot, s
 	return 0;
 }
 
-static int prepare(const struct husk *husk, const struct husk_vm_config *config, const struct image_record *image,
-	const char *id, const struct kernel *kernel, struct boot *boot, struct husk_error *err)
+int boot_open(const struct husk *husk, const struct husk_vm_config *config, struct boot *boot, struct husk_error *err)
 {
-	CLEANUP_BUFFER struct buffer envelope = {0};
-	boot->kernel_fd = open_file(config->kernel ? config->kernel : kernel->image, "kernel", err);
+	int rc = put_cmdline(config, boot, err);
+	if (rc == 0 && !config->kernel)
+		rc = kernel_find(husk->home, NULL, &boot->kernel, err);
+	if (rc < 0)
+		return rc;
+	boot->kernel_fd = open_file(config->kernel ? config->kernel : boot->kernel.image, "kernel", err);
 	if (boot->kernel_fd < 0)
 		return boot->kernel_fd;
-	if (config->initramfs) {
+	if (config->initramfs)
 		boot->initrd_fd = open_file(config->initramfs, "initramfs", err);
-		return boot->initrd_fd < 0 ? boot->initrd_fd : 0;
-	}
-	if (put_envelope(config, image, id, kernel, &envelope) < 0)
+	return config->initramfs && boot->initrd_fd < 0 ? boot->initrd_fd : 0;
+}
+
+int boot_build(const struct husk *husk, const struct husk_vm_config *config, const struct image_record *image,
+	const char *id, struct boot *boot, struct husk_error *err)
+{
+	CLEANUP_BUFFER struct buffer envelope = {0};
+	if (config->initramfs)
+		return 0;
+	if (put_envelope(config, image, id, &boot->kernel, &envelope) < 0)
 		return error_set(err, -ENOMEM, "build the boot envelope: out of memory");
 	if (envelope.size > BOOT_SIZE_MAX)
 		return error_set(err, -E2BIG, "the image has too many volumes");
-	return build_initramfs(husk, kernel, &envelope, &boot->initrd_fd, err);
-}
-
-int boot_prepare(const struct husk *husk, const struct husk_vm_config *config, const struct image_record *image,
-	const char *id, struct boot *out, struct husk_error *err)
-{
-	struct kernel kernel = {0};
-	int rc = put_cmdline(config, out, err);
-	if (rc == 0 && !config->kernel)
-		rc = kernel_find(husk->home, NULL, &kernel, err);
-	rc = rc < 0 ? rc : prepare(husk, config, image, id, &kernel, out, err);
-	if (rc == 0)
-		out->kernel_id = steal_pointer(&kernel.id);
-	kernel_free(&kernel);
-	return rc;
+	return build_initramfs(husk, &boot->kernel, &envelope, &boot->initrd_fd, err);
 }
 
 void boot_free(struct boot *boot)
@@ -170,5 +166,5 @@ void boot_free(struct boot *boot)
 	if (boot->initrd_fd >= 0)
 		close(boot->initrd_fd);
 	free(boot->cmdline);
-	free(boot->kernel_id);
+	kernel_free(&boot->kernel);
 }

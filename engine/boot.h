@@ -4,13 +4,14 @@
 #define ENGINE_BOOT_H
 
 #include "engine/engine.h"
+#include "engine/kernel.h"
 #include "image/record.h"
 
 /** Owned; free with boot_free(). */
 struct boot {
 	int kernel_fd, initrd_fd;
 	char *cmdline;
-	char *kernel_id; /* NULL: a kernel of the user's */
+	struct kernel kernel; /* empty: a kernel of the user's */
 };
 
 #define BOOT_INIT                                                                                                      \
@@ -18,9 +19,11 @@ struct boot {
 		.kernel_fd = -1, .initrd_fd = -1                                                                       \
 	}
 
-/** Open and build it all for @config on @image in the VM @id. -ENODEV: no kernel was fetched. */
-int boot_prepare(const struct husk *husk, const struct husk_vm_config *config, const struct image_record *image,
-	const char *id, struct boot *out, struct husk_error *err);
+/** Open what @config names or the home has: all that can be refused before there is an image. -ENOENT: no kernel. */
+int boot_open(const struct husk *husk, const struct husk_vm_config *config, struct boot *boot, struct husk_error *err);
+/** Build what goes with @image in the VM @id. */
+int boot_build(const struct husk *husk, const struct husk_vm_config *config, const struct image_record *image,
+	const char *id, struct boot *boot, struct husk_error *err);
 void boot_free(struct boot *boot);
 
 #endif

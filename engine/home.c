@@ -141,7 +141,12 @@ static int make_private(const char *path, struct husk_error *err)
 		rc = rc < 0 ? rc : check_private(parent, err);
 	}
 	rc = rc < 0 ? rc : path_make_directories(path, 0700, err);
-	return rc < 0 ? rc : check_private(path, err);
+	rc = rc < 0 ? rc : check_private(path, err);
+	const char *xdg = getenv("XDG_RUNTIME_DIR");
+	/* As after su and sudo, which keep the variable of the user before. */
+	if (rc < 0 && xdg && *xdg == '/' && strncmp(path, xdg, strlen(xdg)) == 0)
+		return error_prefix(err, "use XDG_RUNTIME_DIR=%s (unset it if it is another user's)", xdg);
+	return rc;
 }
 
 int home_make(const char *home, const char *runtime, struct husk_error *err)

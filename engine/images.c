@@ -90,22 +90,28 @@ bool images_is_local(const char *source)
 	return false;
 }
 
-int images_obtain(
+int images_find(
 	const struct husk *husk, const struct husk_vm_config *config, struct image_record *out, struct husk_error *err)
 {
 	struct husk_error why = {0};
+	if (images_is_local(config->image) || config->pull == HUSK_PULL_ALWAYS)
+		return 0;
+	int rc = image_find(husk->home, config->image, config->platform, out, &why);
+	if (rc == 0)
+		return 1;
+	if (rc != -ENOENT)
+		return error_set(err, rc, "%s", why.message);
+	if (config->pull == HUSK_PULL_NEVER)
+		return error_set(err, rc, "%s, and the pull policy is 'never'", why.message);
+	if (config->offline)
+		return error_set(err, rc, "%s, and 'offline' forbids to pull it", why.message);
+	return 0;
+}
+
+int images_fetch(
+	const struct husk *husk, const struct husk_vm_config *config, struct image_record *out, struct husk_error *err)
+{
 	CLEANUP_FREE char *id = NULL;
-	if (!images_is_local(config->image) && config->pull != HUSK_PULL_ALWAYS) {
-		int rc = image_find(husk->home, config->image, config->platform, out, &why);
-		if (rc == 0)
-			return 0;
-		if (rc != -ENOENT)
-			return error_set(err, rc, "%s", why.message);
-		if (config->pull == HUSK_PULL_NEVER)
-			return error_set(err, rc, "%s, and the pull policy is 'never'", why.message);
-		if (config->offline)
-			return error_set(err, rc, "%s, and 'offline' forbids to pull it", why.message);
-	}
 	struct husk_pull_options options = {
 		.size = sizeof(options),
 		.platform = config->platform,

@@ -15,8 +15,12 @@ int images_command(const struct husk *husk, const char *const *args, int stdin_f
 int images_pull(const struct husk *husk, const char *source, const struct husk_pull_options *options, char **id,
 	struct husk_error *err);
 
-/** The record of the image that @config names, pulled when its policy says so. */
-int images_obtain(
+/** The record of the image that @config names: 1 when the store has it, 0 when it has to be fetched, or an error. */
+int images_find(
+	const struct husk *husk, const struct husk_vm_config *config, struct image_record *out, struct husk_error *err);
+
+/** Pull it, or build it from a local source. */
+int images_fetch(
 	const struct husk *husk, const struct husk_vm_config *config, struct image_record *out, struct husk_error *err);
 
 /** True for a source that is no reference ("oci:…", "tar:…"). */

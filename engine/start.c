@@ -20,6 +20,7 @@
 #include "engine/exec.h"
 #include "engine/images.h"
 #include "engine/scratch.h"
+#include "image/platform.h"
 
 #include <fcntl.h>
 #include <string.h>
@@ -167,6 +168,25 @@ static int judge(struct husk_vm *vm, struct husk_error *err)
 		vm->record.id, text);
 }
 
+/** An image of another architecture would only say "Exec format error", or run as what it is not. */
+static int check_platform(const struct husk_vm_config *c, const struct image_record *image, struct husk_error *err)
+{
+	struct platform ours, theirs;
+	char text[2][3 * PLATFORM_FIELD];
+	if (!image->architecture || !*image->architecture)
+		return 0;
+	int rc = platform_parse(NULL, &ours, err);
+	if (rc < 0)
+		return rc;
+	platform_set(&theirs, image->os && *image->os ? image->os : "linux", image->architecture, NULL);
+	if (platform_rank(&ours, &theirs) >= 0)
+		return 0;
+	platform_format(&ours, text[0]);
+	platform_format(&theirs, text[1]);
+	return error_set(err, -EINVAL, "image '%s' is for the platform %s, and VMs on this host are %s", c->image,
+		text[1], text[0]);
+}
+
 /** All that comes before the VM's record exists. */
 static int prepare(struct start *s, struct husk_vm *vm, struct husk_error *err)
 {
@@ -181,7 +201,12 @@ static int prepare(struct start *s, struct husk_vm *vm, struct husk_error *err)
 	if (!s->qemu)
 		return error_set(err, -ENODEV,
 			"QEMU is missing, and the machine 'qemu' needs it; install the package qemu-system-x86");
-	rc = images_obtain(s->husk, c, &s->image, err);
+	int found = images_find(s->husk, c, &s->image, err);
+	rc = found < 0 ? found : boot_open(s->husk, c, &s->boot, err);
+	if (rc == 0 && !found)
+		rc = images_fetch(s->husk, c, &s->image, err);
+	if (rc == 0 && !vm->agentless)
+		rc = check_platform(c, &s->image, err);
 	vm->stop_signal = exec_stop_signal(rc == 0 ? s->image.stop_signal : NULL);
 	if (rc == 0 && !vm->agentless)
 		rc = exec_payload(c, &s->image, &s->exec, err);
@@ -196,7 +221,7 @@ static int run(struct start *s, struct husk_vm *vm, struct husk_error *err)
 	if (!json)
 		return error_set(err, -EINVAL, "describe the VM: a value is not valid UTF-8");
 	int rc = vm_record_create(s->husk, s->config->name, json, &vm->record, err);
-	rc = rc < 0 ? rc : boot_prepare(s->husk, s->config, &s->image, vm->record.id, &s->boot, err);
+	rc = rc < 0 ? rc : boot_build(s->husk, s->config, &s->image, vm->record.id, &s->boot, err);
 	rc = rc < 0 ? rc : open_layers(s, err);
 	rc = rc < 0 ? rc : open_scratch(s, vm, err);
 	rc = rc < 0 ? rc : open_sockets(s, vm, err);

@@ -27,9 +27,11 @@ static int open_paths(struct husk *husk, const struct husk_options *options, str
 	int rc = home_resolve(options->home, &env, &husk->home, &husk->runtime, err);
 	if (rc < 0)
 		return rc;
-	husk->libexec = strdup(options->libexec                                 ? options->libexec
-			       : from_environment && from_environment[0] == '/' ? from_environment
-										: HUSK_LIBEXECDIR);
+	if (!options->libexec && from_environment && from_environment[0] != '/')
+		return error_set(err, -EINVAL, "HUSK_LIBEXEC='%s' is not an absolute path", from_environment);
+	husk->libexec = strdup(options->libexec   ? options->libexec
+			       : from_environment ? from_environment
+						  : HUSK_LIBEXECDIR);
 	if (!husk->libexec)
 		return error_set(err, -ENOMEM, "open husk: out of memory");
 	return home_make(husk->home, husk->runtime, err);

@@ -110,6 +110,8 @@ int husk_vm_signal(struct husk_vm *vm, int signal_number, struct husk_error *err
 {
 	if (signal_number < 1 || signal_number > 64)
 		return error_set(err, -EINVAL, "%d is not a signal (1 to 64)", signal_number);
+	if (vm->agentless)
+		return error_set(err, -ENOTSUP, "VM %s has no agent that could pass a signal on", vm->record.id);
 	return live_send(vm, vm->control_fd, VM_CONTROL_SIGNAL, (uint32_t)signal_number, err);
 }
 

@@ -7,6 +7,8 @@ import pathlib
 import re
 import shutil
 import subprocess
+import tempfile
+import time
 
 import images
 import lib
@@ -83,6 +85,10 @@ def test_combinations(home):
     ok(hardware.status == 125 and "hardware" in hardware.error, "--require-hardware and qemu are refused", hardware)
     kvm = home.run("--machine", "kvm", image, "true")
     ok(kvm.status == 125 and "kvm" in kvm.error.lower(), "a machine that is not there yet is refused", kvm)
+    ids = home.husk("images", "--quiet", "--format", "json")
+    ok(ids.status == 1 and "--quiet" in ids.error and not ids.out, "images: ids only and JSON exclude each other", ids)
+    relative = home.husk("images", extra={"HUSK_LIBEXEC": "build/libexec"})
+    ok(relative.status == 1 and "HUSK_LIBEXEC" in relative.error, "a relative HUSK_LIBEXEC is refused, not ignored", relative)
 
 
 def test_unknown_things(home):
@@ -94,6 +100,10 @@ def test_unknown_things(home):
     image = home.have(images.busybox(), "busybox")
     done = home.run("--platform", "linux/s390x", "--pull", "never", image, "true")
     ok(done.status == 125 and "s390x" in done.error, "a platform that is not there: 125 and named", done)
+    with tempfile.TemporaryDirectory() as root:
+        for platform in ("linux/arm64", "plan9"):
+            done = home.run("--platform", platform, f"rootfs:{root}", "true")
+            ok(done.status == 125 and platform in done.error, f"a root file system said to be for {platform}: 125", done)
     never = home.run("--pull", "never", "not-here:1", "true")
     ok(never.status == 125 and "not-here" in never.error, "--pull never does not pull", never)
 
@@ -104,6 +114,30 @@ def test_missing_kernel(home):
         done = bare.run(image, "true")
         ok(done.status == 125 and "kernel fetch" in done.error, "no kernel: 125, and the command that cures it", done)
         equal(bare.vms(), [], "and no record is left")
+        done = bare.run("localhost:1/none", "true")
+        ok(done.status == 125 and "kernel fetch" in done.error, "and it is said before an image is pulled", done)
+
+
+def test_agentless(home):
+    """A foreign initramfs has no agent to pass signals on to: they end the VM."""
+    image = home.have(images.busybox(), "busybox")
+    # A newc archive with a static program that never ends as /init: the busybox of the images.
+    script = b"#!/busybox sh\nwhile :; do /busybox sleep 1; done\n"
+    with tempfile.NamedTemporaryFile() as initramfs:
+        for name, mode, data in (("busybox", 0o100755, pathlib.Path(shutil.which("busybox")).read_bytes()),
+                                 ("init", 0o100755, script), ("TRAILER!!!", 0, b"")):
+            fields = (1, mode, 0, 0, 1, 0, len(data), 0, 0, 0, 0, len(name) + 1, 0)
+            header = b"070701" + b"".join(b"%08X" % f for f in fields) + name.encode() + b"\0"
+            initramfs.write(header + bytes(-len(header) % 4) + data + bytes(-len(data) % 4))
+        initramfs.flush()
+        running = home.start("run", "--quiet", "--initramfs", initramfs.name, image)
+        deadline = time.monotonic() + lib.LIMIT
+        while "qemu" not in running.processes() and time.monotonic() < deadline:
+            time.sleep(0.1)
+        running.process.terminate()
+        done = running.finish(20)
+    equal(done.status, 137, "SIGTERM ends a VM without agent", done)
+    lib.none_left()
 
 
 def test_missing_qemu(home):
