@@ -29,7 +29,7 @@ class Bench:
     def __init__(self, home):
         self.work = str(home.path / "bench")
         os.mkdir(self.work)
-        kernel = next((home.path / "home" / "kernels").iterdir())
+        kernel = next((home.path / "home" / "kernels").glob("linux-*"))
         self.kernel = str(kernel / "image")
         self.initrd = self.work + "/initramfs"
         initramfs(self.initrd, HUSK_INIT, [kernel / "modules" / name for name in (kernel / "load").read_text().split()])
