@@ -63,7 +63,8 @@ def cpio(name, data, mode=0o100755):
 
 
 def bare_qemu(home, image, folder):
-    """The command line of husk's own QEMU, taken from a live one, without devices and descriptors."""
+    """Two command lines of husk's own QEMU, taken from a live one, without devices and descriptors: with the package's
+    bzImage, and with the ELF that husk unpacks from it once and boots."""
     running = home.start("run", "--quiet", image, "sh", "-c", "echo ready; exec sleep 1000")
     running.wait_for(b"ready\n")
     pid = running.processes()["qemu"]
@@ -76,21 +77,14 @@ def bare_qemu(home, image, folder):
             given[option] = value
     machine = given.pop("-M", None) or given.pop("-machine", "q35")
     machine = ",".join(part for part in machine.split(",") if not part.startswith("memory-backend"))
-    kernels = [p for p in (home.path / "home" / "kernels").rglob("*") if p.is_file() and p.stat().st_size > 1 << 20
-               and is_kernel(p)]
+    kernel = next((home.path / "home" / "kernels").glob("linux-*"))
     subprocess.run(["musl-gcc", "-static", "-Os", "-o", folder / "init", TOP / "bench" / "poweroff.c"], check=True)
     (folder / "initrd").write_bytes(cpio("init", (folder / "init").read_bytes()))
     command = [words[0], "-M", machine, "-m", "512M", "-nodefaults", "-no-user-config", "-display", "none", "-nic", "none",
-               "-no-reboot", "-kernel", str(kernels[0]), "-initrd", str(folder / "initrd")]
+               "-no-reboot", "-initrd", str(folder / "initrd")]
     for option, value in given.items():
         command += [option, value]
-    return command
-
-
-def is_kernel(path):
-    with open(path, "rb") as file:
-        head = file.read(0x206)
-    return head[0x202:0x206] == b"HdrS"
+    return [command + ["-kernel", str(kernel / name)] for name in ("bzimage", "image")]
 
 
 def eight_layers(folder):
@@ -102,20 +96,28 @@ def eight_layers(folder):
 def start(home, folder):
     home.have(images.busybox(), "one")
     home.have(eight_layers(folder), "eight")
-    bare = bare_qemu(home, "one", folder)
-    times = {"bare QEMU to power-off": [], "husk run, 1 layer": [], "husk run, 8 layers": []}
-    commands = (bare, [lib.HUSK, "run", "--quiet", "one", "true"], [lib.HUSK, "run", "--quiet", "eight", "true"])
+    bare, bare_elf = bare_qemu(home, "one", folder)
+    times = {"bare QEMU, bzImage": [], "bare QEMU, unpacked": [], "husk run, 1 layer": [], "husk run, 8 layers": []}
+    commands = (bare, bare_elf, [lib.HUSK, "run", "--quiet", "one", "true"], [lib.HUSK, "run", "--quiet", "eight", "true"])
     for i in range(PAIRS + 1):
         say(f"cold starts, round {i} of {PAIRS}")
         for name, command in zip(times, commands):
             seconds = timed(command, env=home.environment())
             if i:  # the first round fills the page cache
                 times[name].append(seconds)
-    base = times["bare QEMU to power-off"]
-    row("bare QEMU to power-off", base, "s")
-    for name in list(times)[1:]:
+    base = times["bare QEMU, bzImage"]
+    for name in list(times)[:2]:
+        row(name, times[name], "s")
+    for name in list(times)[2:]:
         ratio = statistics.median(a / b for a, b in zip(times[name], base))
-        row(name, times[name], "s", f"{ratio:.2f} x bare QEMU", "<= 1.25 x", ratio <= 1.25)
+        same = statistics.median(a / b for a, b in zip(times[name], times["bare QEMU, unpacked"]))
+        row(name, times[name], "s", f"{ratio:.2f} x bzImage", "<= 1.25 x", ratio <= 1.25)
+        row("  against the unpacked kernel", times[name], "s", f"{same:.2f} x unpacked", "<= 1.25 x", same <= 1.25)
+
+
+PEAK = """import resource, subprocess, sys
+subprocess.run(sys.argv[1:], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)"""
 
 
 def layer(home, folder):
@@ -128,20 +130,17 @@ def layer(home, folder):
         say(f"layer conversions, round {i}")
         home.husk("rmi", "-f", "bench:1")
         begun = time.monotonic()
-        process = subprocess.Popen([lib.HUSK, "import", f"oci:{layout}:latest", "bench:1"], env=home.environment(),
-                                   stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        _, status, usage = os.wait4(process.pid, 0)
+        # A small process in between: a child's peak begins with the size of the process that forked it, and this one is big.
+        done = subprocess.run([sys.executable, "-c", PEAK, lib.HUSK, "import", f"oci:{layout}:latest", "bench:1"],
+                              env=home.environment(), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, check=True)
         seconds = time.monotonic() - begun
-        process.returncode = os.waitstatus_to_exitcode(status)
-        if process.returncode:
-            raise RuntimeError("husk import failed")
         bundle = folder / "bundle"
         shutil.rmtree(bundle, ignore_errors=True)
         rootless = [] if os.geteuid() == 0 else ["--rootless"]
         other = timed(["umoci", "unpack", *rootless, "--image", f"{layout}:latest", str(bundle)])
         shutil.rmtree(bundle, ignore_errors=True)
         if i:
-            ours.append(seconds), theirs.append(other), peaks.append(usage.ru_maxrss / 1024)
+            ours.append(seconds), theirs.append(other), peaks.append(int(done.stdout) / 1024)
     ratio = statistics.median(a / b for a, b in zip(ours, theirs))
     row("umoci unpack, Debian root", theirs, "s")
     row("husk import, Debian root", ours, "s", f"{ratio:.2f} x umoci", "<= 0.5 x", ratio <= 0.5)

@@ -33,7 +33,7 @@ int environment_add(struct environment *env, const char *text, struct husk_error
 	if (text[name])
 		return append(env, strdup(text), err);
 	const char *value = getenv(text);
-	return value ? append(env, path_format("%s=%s", text, value), err) : 0;
+	return append(env, value ? path_format("%s=%s", text, value) : strdup(text), err);
 }
 
 /** One line of a file, with NULs refused and white space in front skipped. */

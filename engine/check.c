@@ -14,14 +14,14 @@ static int check_sizes(const struct husk_vm_config *config, struct husk_error *e
 	long cpus = sysconf(_SC_NPROCESSORS_ONLN);
 	if (config->memory < CHECK_MEMORY_MIN || config->memory > host)
 		return error_set(err, -ERANGE,
-			"memory of %llu MiB is out of range: at least 64 MiB, and this host has %llu MiB",
-			(unsigned long long)(config->memory >> 20), (unsigned long long)(host >> 20));
+			"memory of %llu bytes is out of range: at least 64 MiB, and this host has %llu MiB",
+			(unsigned long long)config->memory, (unsigned long long)(host >> 20));
 	if (config->cpus < 1 || config->cpus > CHECK_CPUS_MAX || config->cpus > cpus)
 		return error_set(err, -ERANGE, "%u CPUs are out of range: 1 to %ld on this host", config->cpus,
 			cpus < CHECK_CPUS_MAX ? cpus : (long)CHECK_CPUS_MAX);
 	if (config->scratch < SCRATCH_MIN || config->scratch > SCRATCH_MAX)
-		return error_set(err, -ERANGE, "a scratch disk of %llu MiB is out of range: 64 MiB to 16 TiB",
-			(unsigned long long)(config->scratch >> 20));
+		return error_set(err, -ERANGE, "a scratch disk of %llu bytes is out of range: 64 MiB to 16 TiB",
+			(unsigned long long)config->scratch);
 	if (config->start_timeout_ms == 0)
 		return error_set(err, -ERANGE, "a start timeout of 0 leaves no time to boot");
 	return 0;

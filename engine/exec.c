@@ -59,11 +59,44 @@ static int put_arguments(const struct husk_vm_config *config, const struct image
 static int check_environment(const char *const *env, struct husk_error *err)
 {
 	for (; env && *env; env++) {
-		const char *equals = strchr(*env, '=');
-		if (!equals || equals == *env)
-			return error_set(err, -EINVAL, "'%s' is not an environment variable (NAME=value)", *env);
+		if (!**env || **env == '=')
+			return error_set(
+				err, -EINVAL, "'%s' is not an environment variable (NAME=value or NAME)", *env);
 	}
 	return 0;
+}
+
+static bool has_bare_name(const char *const *list)
+{
+	while (list && *list && strchr(*list, '='))
+		list++;
+	return list && *list;
+}
+
+/** True when an entry of @later is a bare NAME, which takes the variable of @entry away. */
+static bool is_removed(const char *entry, const char *const *later)
+{
+	size_t name = strcspn(entry, "=");
+	for (; later && *later; later++)
+		if (!strchr(*later, '=') && strlen(*later) == name && memcmp(*later, entry, name) == 0)
+			return true;
+	return false;
+}
+
+/** The variables of @list but for those that a bare NAME in @removals, or further on in @list, takes away. */
+static int put_environment(
+	struct buffer *out, const char *const *list, const char *const *removals, struct husk_error *err)
+{
+	size_t n = 0;
+	int rc = 0;
+	if (!has_bare_name(list) && !has_bare_name(removals))
+		return put_list(out, AGENT_EXEC_ENV, list, &n, err);
+	for (; rc == 0 && list && *list; list++) {
+		const char *one[] = {*list, NULL};
+		if (strchr(*list, '=') && !is_removed(*list, removals) && !is_removed(*list, list + 1))
+			rc = put_list(out, AGENT_EXEC_ENV, one, &n, err);
+	}
+	return rc;
 }
 
 int exec_payload(const struct husk_vm_config *config, const struct image_record *image, struct buffer *out,
@@ -74,7 +107,6 @@ int exec_payload(const struct husk_vm_config *config, const struct image_record 
 	uint32_t flags = AGENT_EXEC_FLAG_MAIN | (config->tty ? AGENT_EXEC_FLAG_TTY : 0) |
 			 (config->stdin_fd >= 0 ? AGENT_EXEC_FLAG_STDIN : 0) |
 			 (config->init ? AGENT_EXEC_FLAG_INIT : 0);
-	size_t n = 0;
 	if (config->working_dir && config->working_dir[0] != '/')
 		return error_set(
 			err, -EINVAL, "the working directory '%s' is not an absolute path", config->working_dir);
@@ -85,8 +117,8 @@ int exec_payload(const struct husk_vm_config *config, const struct image_record 
 		return rc;
 	rc = tlv_put_u32(out, AGENT_EXEC_FLAGS, flags);
 	rc = rc < 0 ? rc : put_arguments(config, image, out, err);
-	rc = rc < 0 ? rc : put_list(out, AGENT_EXEC_ENV, (const char *const *)image->env, &n, err);
-	rc = rc < 0 ? rc : put_list(out, AGENT_EXEC_ENV, config->env, &n, err);
+	rc = rc < 0 ? rc : put_environment(out, (const char *const *)image->env, config->env, err);
+	rc = rc < 0 ? rc : put_environment(out, config->env, NULL, err);
 	if (rc == 0 && cwd && *cwd)
 		rc = tlv_put_string(out, AGENT_EXEC_CWD, cwd);
 	if (rc == 0 && user && *user)

@@ -145,7 +145,8 @@ struct husk_vm_config {
 	const char *const *command;       /* NULL: the image's Cmd */
 	const char *const *entrypoint;    /* NULL: the image's; an empty list or one "" removes it. With one given the
 	                                   * image's Cmd is not used */
-	const char *const *env;           /* "NAME=value", added to the image's; later ones win */
+	const char *const *env;           /* "NAME=value", added to the image's; later ones win. A bare
+	                                   * "NAME" takes the variable away */
 	const char *working_dir;          /* absolute; NULL: the image's, else "/" */
 	const char *user;                 /* "user[:group]", names or numbers; NULL: the image's, else 0:0 */
 	const char *hostname;             /* NULL: the VM's id */

@@ -98,7 +98,8 @@ static void test_environment(void)
 	CHECK(environment_add(&env, "HUSK_TEST_PRESENT", &err) == 0 && env.n == 2,
 		"NAME takes the value from husk's own");
 	CHECK_STRING(env.list[1], "HUSK_TEST_PRESENT=here", "environment");
-	CHECK(environment_add(&env, "HUSK_TEST_ABSENT", &err) == 0 && env.n == 2, "one that is not set adds nothing");
+	CHECK(environment_add(&env, "HUSK_TEST_ABSENT", &err) == 0 && env.n == 3, "one that is not set");
+	CHECK_STRING(env.list[2], "HUSK_TEST_ABSENT", "stays a bare name, which removes the image's");
 	CHECK(environment_add(&env, "=x", &err) == -EINVAL, "an empty name is refused");
 	CHECK(environment_add(&env, "A B=x", &err) == -EINVAL, "a name with a space is refused");
 	environment_free(&env);
