@@ -93,8 +93,27 @@ static int wrong_status(const struct verb *verb)
 	return strcmp(verb->name, "run") == 0 ? CLI_FAILED : 1;
 }
 
+/** The verbs of two words that begin with @word, one a line; false when there are none. */
+static bool list_group(FILE *out, const char *word)
+{
+	size_t length = strlen(word);
+	bool any = false;
+	for (const struct verb *verb = cli_verbs; verb->name; verb++) {
+		if (strncmp(verb->name, word, length) != 0 || verb->name[length] != ' ')
+			continue;
+		if (!any)
+			fprintf(out, "Usage: husk %s COMMAND, one of:\n", word);
+		fprintf(out, "  husk %-16s %s\n", verb->name, verb->summary);
+		any = true;
+	}
+	return any;
+}
+
 static int unknown_verb(const char *const *argv, size_t n)
 {
+	bool asked = n > 1 && (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0);
+	if ((n == 1 || asked) && list_group(asked ? stdout : stderr, argv[0]))
+		return asked ? 0 : 1;
 	CLEANUP_FREE char *two = n > 1 ? path_format("%s %s", argv[0], argv[1]) : NULL;
 	const char *near = cli_suggest(argv[0], next_verb, NULL);
 	if (!near && two)

@@ -23,6 +23,11 @@ def test_help(home):
     for verb in VERBS:
         done = home.husk(*verb.split(), "--help")
         ok(done.status == 0 and verb in done.text and not done.err, f"{verb} --help", done)
+    for group in ("image", "kernel"):
+        done = home.husk(group, "--help")
+        ok(done.status == 0 and f"husk {group} " in done.text and not done.err, f"{group} --help lists its verbs", done)
+        done = home.husk(group)
+        ok(done.status == 1 and not done.text and f"husk {group} " in done.error, f"{group} alone is refused with them", done)
     version = home.husk("version")
     ok(version.status == 0 and re.search(r"\d+\.\d+\.\d+", version.text), "version", version)
     run = home.husk("run", "--help")
