@@ -30,7 +30,7 @@ static const char *const wanted_modules[] = {
 struct fetch {
 	char *kernels; /* HOME/kernels */
 	char *work; /* the temporary directory */
-	char *package, *deb, *release;
+	char *package, *id, *deb, *release; /* id: package and its version */
 	int lock;
 	int progress_fd;
 };
@@ -44,6 +44,7 @@ static void fetch_free(struct fetch *f)
 	free(f->kernels);
 	free(f->work);
 	free(f->package);
+	free(f->id);
 	free(f->deb);
 	free(f->release);
 }
@@ -61,25 +62,42 @@ static void progress(const struct fetch *f, const char *what, const char *which)
 		dprintf(f->progress_fd, "kernel: %s %s\n", what, which);
 }
 
-/** The package that the meta package depends on now. */
-static int find_package(struct fetch *f, struct husk_error *err)
+/** What follows @key, up to white space, in the output of `apt-cache @verb @package`; malloc'ed. */
+static int ask_apt(const char *verb, const char *package, const char *key, char **out, struct husk_error *err)
 {
-	CLEANUP_BUFFER struct buffer out = {0};
-	const char *argv[] = {"apt-cache", "depends", META_PACKAGE, NULL};
+	CLEANUP_BUFFER struct buffer text = {0};
+	const char *argv[] = {"apt-cache", "-o", "APT::Cache::AllVersions=false", verb, package, NULL};
 	struct tool tool = {.argv = argv, .package = "apt", .stdin_fd = -1, .stdout_fd = -1};
-	int rc = tool_run(&tool, &out, err);
+	int rc = tool_run(&tool, &text, err);
 	if (rc == 0)
-		rc = buffer_append(&out, "", 1);
+		rc = buffer_append(&text, "", 1);
 	if (rc < 0)
 		return error_prefix(
 			err, "find the package of the guest kernel (is this Debian, and was apt-get update run?)");
-	const char *key = "Depends: linux-image-";
-	const char *at = strstr((char *)buffer_bytes(&out), key);
+	const char *at = strstr((char *)buffer_bytes(&text), key);
 	if (!at)
-		return error_set(err, -ENOENT, "apt knows no %s; run apt-get update", META_PACKAGE);
-	at += strlen("Depends: ");
-	f->package = strndup(at, strcspn(at, " \n"));
-	return f->package ? 0 : error_set(err, -ENOMEM, "find the guest kernel: out of memory");
+		return error_set(err, -ENOENT, "apt knows no %s; run apt-get update", package);
+	at += strlen(key);
+	*out = strndup(at, strcspn(at, " \n"));
+	return *out ? 0 : error_set(err, -ENOMEM, "find the guest kernel: out of memory");
+}
+
+/** The package that the meta package depends on now, and the kernel's id: a security update may keep the package's name. */
+static int find_package(struct fetch *f, struct husk_error *err)
+{
+	CLEANUP_FREE char *rest = NULL;
+	CLEANUP_FREE char *version = NULL;
+	int rc = ask_apt("depends", META_PACKAGE, "Depends: linux-image-", &rest, err);
+	f->package = rc == 0 ? path_format("linux-image-%s", rest) : NULL;
+	if (rc == 0)
+		rc = ask_apt("show", f->package ? f->package : META_PACKAGE, "\nVersion: ", &version, err);
+	if (rc < 0)
+		return rc;
+	for (char *c = version; *c; c++)
+		if (*c == ':' || *c == '/')
+			*c = '_';
+	f->id = path_format("%s_%s", f->package, version);
+	return f->package && f->id ? 0 : error_set(err, -ENOMEM, "find the guest kernel: out of memory");
 }
 
 /** The first name in @directory that ends with @suffix, malloc'ed; NULL when there is none. */
@@ -320,18 +338,18 @@ int kernel_fetch(const char *home, int progress_fd, char **id, struct husk_error
 		rc = find_package(&f, err);
 	if (rc < 0)
 		return rc;
-	CLEANUP_FREE char *target = path_join(f.kernels, f.package);
+	CLEANUP_FREE char *target = path_join(f.kernels, f.id);
 	CLEANUP_FREE char *assembled = path_join(f.work, "kernel");
-	CLEANUP_FREE char *own_id = strdup(f.package);
+	CLEANUP_FREE char *own_id = strdup(f.id);
 	if (!target || !assembled || !own_id)
 		return error_set(err, -ENOMEM, "fetch %s: out of memory", f.package);
 	if (access(target, F_OK) == 0) {
-		progress(&f, "there already:", f.package);
+		progress(&f, "there already:", f.id);
 	} else {
 		if ((rc = download(&f, err)) < 0 || (rc = unpack(&f, err)) < 0 ||
 			(rc = assemble(&f, assembled, err)) < 0 || (rc = commit(assembled, target, err)) < 0)
 			return rc;
-		progress(&f, "ready:", f.package);
+		progress(&f, "ready:", f.id);
 	}
 	if (id)
 		*id = steal_pointer(&own_id);

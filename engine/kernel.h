@@ -10,7 +10,7 @@
  *     modules/   the modules a guest needs, flat and uncompressed
  *     load       their file names, one a line, dependencies first
  *
- * The id is the package's file name without its ending, so a newer package is another kernel.
+ * The id is the package's name and version, so a newer package is another kernel.
  */
 #ifndef ENGINE_KERNEL_H
 #define ENGINE_KERNEL_H

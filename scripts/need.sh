@@ -37,9 +37,13 @@ for package in $wanted; do
 	status=$(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null) || status=
 	[ "$status" = installed ] || missing="$missing $package"
 done
-[ -n "$missing" ] || exit 0
+# Packages may be there without the lists that `husk kernel fetch` needs (a trimmed base image).
+lists=no
+case " $* " in *' demo '*) apt-cache show linux-image-cloud-amd64 >/dev/null 2>&1 || lists=missing ;; esac
+[ -n "$missing" ] || [ $lists = missing ] || exit 0
 
-line="apt-get update && apt-get install -y --no-install-recommends$missing"
+line="apt-get update"
+[ -z "$missing" ] || line="$line && apt-get install -y --no-install-recommends$missing"
 if [ "$(id -u)" -eq 0 ]; then
 	as_root=
 elif command -v sudo >/dev/null 2>&1 && sudo -n true 2>/dev/null; then
@@ -48,10 +52,10 @@ else
 	echo "$line"
 	exit 1
 fi
-echo "installing:$missing" >&2
+echo "installing:${missing:- package lists}" >&2
 export DEBIAN_FRONTEND=noninteractive
 # shellcheck disable=SC2086 # both are lists of words
 {
-	$as_root env DEBIAN_FRONTEND=noninteractive apt-get -q update &&
-		$as_root env DEBIAN_FRONTEND=noninteractive apt-get -q -y install --no-install-recommends $missing
+	$as_root env DEBIAN_FRONTEND=noninteractive apt-get -q update
+	[ -z "$missing" ] || $as_root env DEBIAN_FRONTEND=noninteractive apt-get -q -y install --no-install-recommends $missing
 } </dev/null >&2
