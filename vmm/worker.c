@@ -16,6 +16,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 
 void worker_log(struct worker *w, const char *format, ...)
 {
@@ -188,6 +189,11 @@ int worker_run(int fd)
 	w->begun_ns = clock_monotonic_ns();
 	prctl(PR_SET_NAME, "husk-worker");
 	prctl(PR_SET_DUMPABLE, 0);
+	struct rlimit files;
+	if (getrlimit(RLIMIT_NOFILE, &files) == 0) { /* a descriptor per connection; no select(2) here */
+		files.rlim_cur = files.rlim_max;
+		setrlimit(RLIMIT_NOFILE, &files);
+	}
 	signal(SIGPIPE, SIG_IGN);
 	if (vmm_config_read(fd, &w->config, &err) < 0) {
 		fprintf(stderr, "husk-vmm worker: %s\n", err.message);

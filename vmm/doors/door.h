@@ -20,6 +20,7 @@ struct exec_door {
 	struct loop_watch watch;
 	struct vsock *vsock;
 	int fd; /* owned; -1: closed */
+	int spare; /* owned: door_accept() */
 };
 
 /** exec.sock: straight to the agent. */
@@ -33,6 +34,7 @@ struct hybrid_door {
 	struct loop_watch watch;
 	struct vsock *vsock;
 	int fd; /* owned; -1: closed */
+	int spare; /* owned: door_accept() */
 	unsigned n_greeting;
 	struct hybrid_greeting *greeting;
 };
@@ -44,5 +46,10 @@ int hybrid_connect_out(uint32_t port);
 
 /** A non-blocking listening unix socket at the relative @name, mode 0600; an old one is replaced. */
 int door_listen(const char *name, int *out, struct husk_error *err);
+
+/** Accept a connection of the listening @fd, non-blocking; -1 when there is none. When descriptors have run out, *@spare, a
+ *  duplicate of @fd (-1: none at the moment), is given up so that the connection can be taken and closed: one that stayed
+ *  in the backlog would wake the loop in every round. */
+int door_accept(int fd, int *spare);
 
 #endif

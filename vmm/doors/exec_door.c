@@ -10,6 +10,7 @@
 #include "agent/protocol.h"
 #include "base/cleanup.h"
 
+#include <fcntl.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -35,10 +36,26 @@ int door_listen(const char *name, int *out, struct husk_error *err)
 	return 0;
 }
 
+int door_accept(int fd, int *spare)
+{
+	int got = accept4(fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+
+	if (got < 0 && (errno == EMFILE || errno == ENFILE) && *spare >= 0) {
+		close(steal_fd(spare));
+		got = accept4(fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+		if (got >= 0)
+			close(got);
+		got = -1;
+	}
+	if (*spare < 0)
+		*spare = fcntl(fd, F_DUPFD_CLOEXEC, 3);
+	return got;
+}
+
 static void on_accept(struct loop_watch *watch, uint32_t events)
 {
 	struct exec_door *door = CONTAINER_OF(watch, struct exec_door, watch);
-	int fd = accept4(door->fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+	int fd = door_accept(door->fd, &door->spare);
 
 	(void)events;
 	if (fd >= 0)
@@ -47,12 +64,14 @@ static void on_accept(struct loop_watch *watch, uint32_t events)
 
 int exec_door_open(struct exec_door *door, struct loop *loop, struct vsock *vsock, struct husk_error *err)
 {
-	*door = (struct exec_door){.loop = loop, .vsock = vsock, .fd = -1};
+	*door = (struct exec_door){.loop = loop, .vsock = vsock, .fd = -1, .spare = -1};
 	CLEANUP_FD int fd = -1;
 	int rc = door_listen("exec.sock", &fd, err);
 	if (rc == 0)
 		rc = loop_add(loop, &door->watch, fd, EPOLLIN, on_accept, err);
-	if (rc == 0)
-		door->fd = steal_fd(&fd);
-	return rc;
+	if (rc < 0)
+		return rc;
+	door->fd = steal_fd(&fd);
+	door->spare = fcntl(door->fd, F_DUPFD_CLOEXEC, 3);
+	return 0;
 }

@@ -15,6 +15,7 @@
 #include "base/cleanup.h"
 #include "base/parse.h"
 
+#include <fcntl.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/un.h>
@@ -94,7 +95,7 @@ static void on_greeting(struct loop_watch *watch, uint32_t events)
 static void on_accept(struct loop_watch *watch, uint32_t events)
 {
 	struct hybrid_door *door = CONTAINER_OF(watch, struct hybrid_door, watch);
-	CLEANUP_FD int fd = accept4(door->fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+	CLEANUP_FD int fd = door_accept(door->fd, &door->spare);
 	struct hybrid_greeting *g, *oldest;
 
 	(void)events;
@@ -117,14 +118,16 @@ static void on_accept(struct loop_watch *watch, uint32_t events)
 
 int hybrid_door_open(struct hybrid_door *door, struct loop *loop, struct vsock *vsock, struct husk_error *err)
 {
-	*door = (struct hybrid_door){.loop = loop, .vsock = vsock, .fd = -1};
+	*door = (struct hybrid_door){.loop = loop, .vsock = vsock, .fd = -1, .spare = -1};
 	CLEANUP_FD int fd = -1;
 	int rc = door_listen("vsock.sock", &fd, err);
 	if (rc == 0)
 		rc = loop_add(loop, &door->watch, fd, EPOLLIN, on_accept, err);
-	if (rc == 0)
-		door->fd = steal_fd(&fd);
-	return rc;
+	if (rc < 0)
+		return rc;
+	door->fd = steal_fd(&fd);
+	door->spare = fcntl(door->fd, F_DUPFD_CLOEXEC, 3);
+	return 0;
 }
 
 int hybrid_connect_out(uint32_t port)
