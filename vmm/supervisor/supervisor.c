@@ -131,7 +131,8 @@ static void take_message(struct supervisor *s, const struct vm_message *m)
 	case VM_MESSAGE_READY:
 		if (s->record.state != VM_STARTING)
 			return;
-		loop_timer_set(&s->deadline, 0);
+		/* A workload that is to start has as long again: a guest may hang between the two. */
+		loop_timer_set(&s->deadline, s->config.exec_size ? s->config.start_timeout_ms : 0);
 		write_state(s, VM_RUNNING);
 		tell_caller(s, m);
 		return;
@@ -139,8 +140,7 @@ static void take_message(struct supervisor *s, const struct vm_message *m)
 		if (s->started || s->record.state != VM_RUNNING)
 			return;
 		s->started = true;
-		if (s->config.timeout_ms)
-			loop_timer_set(&s->deadline, s->config.timeout_ms + TIMEOUT_MARGIN_MS);
+		loop_timer_set(&s->deadline, s->config.timeout_ms ? s->config.timeout_ms + TIMEOUT_MARGIN_MS : 0);
 		tell_caller(s, m);
 		return;
 	case VM_MESSAGE_DRAINING:
@@ -238,7 +238,8 @@ static void on_deadline(struct loop_watch *watch, uint32_t events)
 	if (s->started)
 		end(s, VM_END_TIMEOUT, 0, "timed out after %.3f s, and the worker did not end the workload", seconds);
 	else
-		end(s, VM_END_START_TIMEOUT, 0, "the guest's agent did not answer within %.3f s", seconds);
+		end(s, VM_END_START_TIMEOUT, 0, "the guest's agent did not %s within %.3f s",
+			s->record.state == VM_RUNNING ? "start the workload" : "answer", seconds);
 }
 
 static void on_caller(struct loop_watch *watch, uint32_t events)
