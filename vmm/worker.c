@@ -110,7 +110,10 @@ static void on_machine(void *data, enum machine_event event, const char *text)
 {
 	struct worker *w = data;
 
-	if (event == MACHINE_ENDED)
+	/* A guest without our agent has no workload to report: powering off is how it ends well. */
+	if (event == MACHINE_OFF && !w->config.exec)
+		workload_settle(w, VM_END_EXITED, "", 100);
+	else if (event == MACHINE_OFF || event == MACHINE_ENDED)
 		workload_settle(w, VM_END_GUEST, text, 100);
 	else if (event == MACHINE_LOST)
 		workload_settle(w, VM_END_MACHINE, text, 1000);

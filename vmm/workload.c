@@ -68,7 +68,9 @@ static void report_guest(struct worker *w)
 
 void workload_settle(struct worker *w, enum vm_end end, const char *text, uint64_t ms)
 {
-	if (w->reported || (w->settle_end == VM_END_GUEST && end != VM_END_GUEST))
+	bool guest_told = w->settle_end == VM_END_GUEST || w->settle_end == VM_END_EXITED;
+
+	if (w->reported || (guest_told && end == VM_END_MACHINE))
 		return;
 	w->settle_end = end;
 	if (text)

@@ -124,17 +124,24 @@ def test_missing_kernel(home):
 
 
 def test_agentless(home):
-    """A foreign initramfs has no agent to pass signals on to: they end the VM."""
+    """A foreign initramfs has no agent: its end is a power-off, and signals end the VM."""
     image = home.have(images.busybox(), "busybox")
-    # A newc archive with a static program that never ends as /init: the busybox of the images.
-    script = b"#!/busybox sh\nwhile :; do /busybox sleep 1; done\n"
-    with tempfile.NamedTemporaryFile() as initramfs:
+
+    def write(initramfs, script):
+        """A newc archive with the busybox of the images and @script as /init."""
         for name, mode, data in (("busybox", 0o100755, pathlib.Path(shutil.which("busybox")).read_bytes()),
                                  ("init", 0o100755, script), ("TRAILER!!!", 0, b"")):
             fields = (1, mode, 0, 0, 1, 0, len(data), 0, 0, 0, 0, len(name) + 1, 0)
             header = b"070701" + b"".join(b"%08X" % f for f in fields) + name.encode() + b"\0"
             initramfs.write(header + bytes(-len(header) % 4) + data + bytes(-len(data) % 4))
         initramfs.flush()
+
+    with tempfile.NamedTemporaryFile() as initramfs:
+        write(initramfs, b"#!/busybox sh\n/busybox poweroff -f\n")
+        done = home.run("--initramfs", initramfs.name, image)
+        equal(done.status, 0, "a foreign guest that powers off has ended well", done)
+    with tempfile.NamedTemporaryFile() as initramfs:
+        write(initramfs, b"#!/busybox sh\nwhile :; do /busybox sleep 1; done\n")
         running = home.start("run", "--quiet", "--initramfs", initramfs.name, image)
         deadline = time.monotonic() + lib.LIMIT
         while "qemu" not in running.processes() and time.monotonic() < deadline:

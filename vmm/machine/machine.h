@@ -30,7 +30,8 @@ struct machine_capabilities {
 enum machine_event {
 	MACHINE_RUNNING = 1, /* vCPUs run */
 	MACHINE_PAUSED,
-	MACHINE_ENDED, /* the guest powered off, reset or panicked; text says which */
+	MACHINE_OFF, /* the guest powered itself off */
+	MACHINE_ENDED, /* the guest reset or panicked; text says which */
 	MACHINE_LOST, /* the machine is gone or talks nonsense; text says what */
 };
 

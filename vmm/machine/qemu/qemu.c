@@ -55,8 +55,9 @@ static void on_event(void *data, const struct json *json, const char *name, long
 	struct machine *m = data;
 
 	if (strcmp(name, "SHUTDOWN") == 0 && !m->ended) {
+		bool off = json_is(json, json_member(json, at, "reason"), "guest-shutdown");
 		m->ended = true;
-		m->event(m->data, MACHINE_ENDED, shutdown_cause(json, at));
+		m->event(m->data, off ? MACHINE_OFF : MACHINE_ENDED, shutdown_cause(json, at));
 	} else if (strcmp(name, "RESUME") == 0) {
 		m->event(m->data, MACHINE_RUNNING, "");
 	} else if (strcmp(name, "STOP") == 0 && !m->ended) {
