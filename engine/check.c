@@ -14,7 +14,7 @@ static int check_sizes(const struct husk_vm_config *config, struct husk_error *e
 	long cpus = sysconf(_SC_NPROCESSORS_ONLN);
 	if (config->memory < CHECK_MEMORY_MIN || config->memory > host)
 		return error_set(err, -ERANGE,
-			"memory of %llu bytes is out of range: at least 64 MiB, and this host has %llu MiB",
+			"memory of %llu bytes is out of range: at least 96 MiB, and this host has %llu MiB",
 			(unsigned long long)config->memory, (unsigned long long)(host >> 20));
 	if (config->cpus < 1 || config->cpus > CHECK_CPUS_MAX || config->cpus > cpus)
 		return error_set(err, -ERANGE, "%u CPUs are out of range: 1 to %ld on this host", config->cpus,

@@ -159,7 +159,7 @@ struct husk_vm_config {
 	int stdin_fd, stdout_fd, stderr_fd; /* the workload's streams, -1: /dev/null. They stay the caller's, who keeps them
 	                                   * open until husk_vm_close(). Any kind: pipes and files are handed to the worker
 	                                   * as descriptions of their own, terminals and sockets are copied by a thread */
-	uint64_t memory;                  /* bytes, 64 MiB and more, rounded up to whole MiB; default 512 MiB */
+	uint64_t memory;                  /* bytes, 96 MiB and more, rounded up to whole MiB; default 512 MiB */
 	uint32_t cpus;                    /* 1 to 32; default 1 */
 	uint64_t scratch;                 /* bytes, 64 MiB and more; a sparse disk for all the workload writes; default 8 GiB */
 	uint64_t timeout_ms;              /* of the workload, counted from its exec; 0: none */

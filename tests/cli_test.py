@@ -61,7 +61,7 @@ check(out == ["missing always never", "fetch list", "images import image"], "bas
 
 check(husk("version")[1] == "husk 0.1.0\n" and husk("--version")[1] == "husk 0.1.0\n", "the version")
 refused(["imags"], 1, "did you mean 'husk images'")
-refused(["kernel"], 1, "did you mean 'husk kernel fetch'")
+refused(["kernel"], 1, "husk kernel fetch")
 refused(["completion", "fish"], 1, "bash or zsh")
 refused(["run"], 125, "something is missing")
 refused(["run", "--memory", "x"], 125, "something is missing")

@@ -39,7 +39,9 @@ static void on_device_failed(void *data, struct husk_error *err)
 	struct worker *w = d->worker;
 
 	if (err->code == -EBADMSG) {
-		worker_log(w, "%s: the guest broke it: %s", d->name, err->message);
+		if (!d->broken) /* a guest may break it again and again; the log says so once */
+			worker_log(w, "%s: the guest broke it: %s", d->name, err->message);
+		d->broken = true;
 		return;
 	}
 	vhost_user_destroy(steal_pointer(&d->transport));

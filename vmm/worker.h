@@ -26,6 +26,7 @@
 struct worker_device {
 	struct worker *worker;
 	const char *name;
+	bool broken; /* by the guest; said once */
 	struct vhost_user *transport;
 };
 
