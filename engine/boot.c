@@ -27,9 +27,8 @@
 #define ENTROPY_SIZE 64
 #define CMDLINE_MAX 2000 /* of the kernel's 2048 */
 
-/* What an emulated machine would only lose time with is left out: i8042 probing and crypto
- * self-tests alone are 0.3 s of a boot under emulation. The agent powers off at
- * its end, and a panic reboots, which ends the machine. */
+/* What an emulated machine would only lose time with is left out: i8042 probing and crypto self-tests alone are 0.3 s of a
+ * boot under emulation. The agent powers off at its end, and a panic reboots, which ends the machine. */
 static const char standard_cmdline[] =
 	"console=ttyS0 quiet panic=-1 reboot=t no_timer_check tsc=reliable mitigations=off random.trust_cpu=on "
 	"i8042.noaux i8042.nomux i8042.nopnp i8042.dumbkbd 8250.nr_uarts=1 cryptomgr.notests";

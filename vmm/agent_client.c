@@ -59,18 +59,16 @@ static void update(struct agent_client *c);
 __attribute__((format(printf, 4, 5))) static void conclude(
 	struct agent_client *c, enum vm_end end, uint32_t value, const char *format, ...)
 {
-	char text[VM_MESSAGE_TEXT];
 	va_list args;
 
 	if (c->state >= CLIENT_DRAINING)
 		return;
-	va_start(args, format);
-	vsnprintf(text, sizeof(text), format, args);
-	va_end(args);
 	c->outcome.kind = VM_MESSAGE_OUTCOME;
 	c->outcome.end = end;
 	c->outcome.value = value;
-	vm_message_text(&c->outcome, "%s", text);
+	va_start(args, format);
+	vm_message_vtext(&c->outcome, format, args);
+	va_end(args);
 	c->state = CLIENT_DRAINING;
 	loop_remove(c->loop, &c->watch);
 	cleanup_fd(&c->fd);

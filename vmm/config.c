@@ -281,10 +281,15 @@ void vm_message_text(struct vm_message *message, const char *format, ...)
 {
 	va_list args;
 
-	memset(message->text, 0, sizeof(message->text));
 	va_start(args, format);
-	vsnprintf(message->text, sizeof(message->text), format, args);
+	vm_message_vtext(message, format, args);
 	va_end(args);
+}
+
+void vm_message_vtext(struct vm_message *message, const char *format, va_list args)
+{
+	memset(message->text, 0, sizeof(message->text));
+	vsnprintf(message->text, sizeof(message->text), format, args);
 	for (char *at = message->text; *at; at++)
 		if (*at < 0x20 || *at > 0x7e)
 			*at = '?';

@@ -11,6 +11,7 @@
 #include "base/buffer.h"
 #include "base/error.h"
 
+#include <stdarg.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -124,5 +125,7 @@ struct vm_message {
 bool vm_message_check(const struct vm_message *message);
 /** Fill a message's text; non-printable bytes become '?'. */
 __attribute__((format(printf, 2, 3))) void vm_message_text(struct vm_message *message, const char *format, ...);
+__attribute__((format(printf, 2, 0))) void vm_message_vtext(
+	struct vm_message *message, const char *format, va_list args);
 
 #endif

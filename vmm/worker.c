@@ -9,7 +9,7 @@
 #include "vmm/worker.h"
 
 #include "base/cleanup.h"
-#include "base/fd.h"
+#include "vmm/log.h"
 
 #include <signal.h>
 #include <stdarg.h>
@@ -20,17 +20,11 @@
 
 void worker_log(struct worker *w, const char *format, ...)
 {
-	char text[512] = "husk-vmm worker: ";
-	size_t n = strlen(text);
 	va_list args;
 
 	va_start(args, format);
-	vsnprintf(text + n, sizeof(text) - n - 1, format, args);
+	vmm_log(w->config.log_fd, "worker", format, args);
 	va_end(args);
-	n = strlen(text);
-	text[n] = '\n';
-	if (w->config.log_fd >= 0)
-		(void)fd_write_all(w->config.log_fd, text, n + 1);
 }
 
 static void on_device_failed(void *data, struct husk_error *err)

@@ -44,13 +44,11 @@ static void report(struct worker *w, const struct vm_message *outcome)
 void workload_report(struct worker *w, enum vm_end end, uint32_t value, const char *format, ...)
 {
 	struct vm_message outcome = {.kind = VM_MESSAGE_OUTCOME, .end = end, .value = value};
-	char text[VM_MESSAGE_TEXT];
 	va_list args;
 
 	va_start(args, format);
-	vsnprintf(text, sizeof(text), format, args);
+	vm_message_vtext(&outcome, format, args);
 	va_end(args);
-	vm_message_text(&outcome, "%s", text);
 	report(w, &outcome);
 }
 

@@ -18,8 +18,8 @@
 
 #include "agent/protocol.h"
 #include "base/cleanup.h"
-#include "base/fd.h"
 #include "vmm/control.h"
+#include "vmm/log.h"
 
 #include <signal.h>
 #include <stdarg.h>
@@ -36,17 +36,11 @@
 
 void supervisor_log(struct supervisor *s, const char *format, ...)
 {
-	char text[640] = "husk-vmm supervisor: ";
-	size_t n = strlen(text);
 	va_list args;
 
 	va_start(args, format);
-	vsnprintf(text + n, sizeof(text) - n - 1, format, args);
+	vmm_log(s->config.log_fd, "supervisor", format, args);
 	va_end(args);
-	n = strlen(text);
-	text[n] = '\n';
-	if (s->config.log_fd >= 0)
-		(void)fd_write_all(s->config.log_fd, text, n + 1);
 }
 
 static void write_state(struct supervisor *s, enum vm_state state)
@@ -80,13 +74,11 @@ __attribute__((format(printf, 4, 5))) static void end(
 	struct supervisor *s, enum vm_end why, uint32_t value, const char *format, ...)
 {
 	struct vm_message outcome = {.kind = VM_MESSAGE_OUTCOME, .end = why, .value = value};
-	char text[VM_MESSAGE_TEXT];
 	va_list args;
 
 	va_start(args, format);
-	vsnprintf(text, sizeof(text), format, args);
+	vm_message_vtext(&outcome, format, args);
 	va_end(args);
-	vm_message_text(&outcome, "%s", text);
 	conclude(s, &outcome);
 }
 
