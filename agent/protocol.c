@@ -79,6 +79,29 @@ int agent_exit_put(struct buffer *b, const struct agent_exit *exit)
 	return agent_frame_put(b, AGENT_EXIT, 0, bytes, sizeof(bytes));
 }
 
+int agent_forward_put(struct buffer *b, uint16_t port)
+{
+	uint8_t bytes[4];
+	put_le16(bytes, port);
+	put_le16(bytes + 2, 0);
+	return agent_frame_put(b, AGENT_FORWARD, 0, bytes, sizeof(bytes));
+}
+
+int agent_listening_put(struct buffer *b, const struct agent_listener *listeners, size_t n)
+{
+	uint8_t bytes[AGENT_LISTENERS_MAX * AGENT_LISTENER_SIZE];
+	if (n > AGENT_LISTENERS_MAX)
+		n = AGENT_LISTENERS_MAX;
+	for (size_t i = 0; i < n; i++) {
+		uint8_t *at = bytes + i * AGENT_LISTENER_SIZE;
+		put_le16(at, listeners[i].port);
+		at[2] = listeners[i].family;
+		at[3] = 0;
+		memcpy(at + 4, listeners[i].address, sizeof(listeners[i].address));
+	}
+	return agent_frame_put(b, AGENT_LISTENING, 0, bytes, n * AGENT_LISTENER_SIZE);
+}
+
 int agent_error_put(struct buffer *b, enum agent_error code, const char *format, ...)
 {
 	uint8_t bytes[4 + ERROR_TEXT_MAX + 1];
@@ -107,6 +130,33 @@ bool agent_resize_get(const struct agent_frame *frame, uint16_t *rows, uint16_t 
 	return true;
 }
 
+bool agent_forward_get(const struct agent_frame *frame, uint16_t *port)
+{
+	if (frame->size != 4 || get_le16(frame->payload + 2) || !get_le16(frame->payload))
+		return false;
+	*port = get_le16(frame->payload);
+	return true;
+}
+
+bool agent_listening_get(const struct agent_frame *frame, struct agent_listener *listeners, size_t *n)
+{
+	static const uint8_t zero[12];
+	size_t count = frame->size / AGENT_LISTENER_SIZE;
+	if (frame->size % AGENT_LISTENER_SIZE || count > AGENT_LISTENERS_MAX || count > *n)
+		return false;
+	for (size_t i = 0; i < count; i++) {
+		const uint8_t *at = frame->payload + i * AGENT_LISTENER_SIZE;
+		struct agent_listener *l = &listeners[i];
+		*l = (struct agent_listener){.port = get_le16(at), .family = at[2]};
+		memcpy(l->address, at + 4, sizeof(l->address));
+		bool four = l->family == 4 && memcmp(l->address + 4, zero, sizeof(zero)) == 0;
+		if (!l->port || at[3] || (!four && l->family != 6))
+			return false;
+	}
+	*n = count;
+	return true;
+}
+
 bool agent_exit_get(const struct agent_frame *frame, struct agent_exit *exit)
 {
 	if (frame->size != AGENT_EXIT_SIZE)
@@ -130,7 +180,7 @@ bool agent_error_get(const struct agent_frame *frame, uint32_t *code, char *text
 		return false;
 	uint32_t got = get_le32(frame->payload);
 	size_t size = frame->size - 4;
-	if (got < AGENT_ERROR_PROTOCOL || got > AGENT_ERROR_SYSTEM || memchr(frame->payload + 4, 0, size))
+	if (got < AGENT_ERROR_PROTOCOL || got > AGENT_ERROR_UNSUPPORTED || memchr(frame->payload + 4, 0, size))
 		return false;
 	*code = got;
 	size_t n = size < room - 1 ? size : room - 1;

@@ -21,6 +21,15 @@
  * EXIT is the last frame: all output has been sent before it. When the client goes away a joined program gets SIGKILL
  * with its whole process group; the main workload ends with the VM.
  *
+ * FORWARD, from the client: HELLO FORWARD, and bytes behind it;  from the agent: HELLO OK and bytes, or HELLO ERROR.
+ * Behind FORWARD and OK the connection carries the bytes of a TCP connection to that port in the guest, and no frames. Its
+ * ends: each side shuts its sending down when its own source has ended (half-close). An agent that closes without having
+ * shut down its sending before, a single shutdown of both directions, passes on a reset; a client resets by resetting.
+ *
+ * LISTENERS, from the client: HELLO LISTENERS;  from the agent: HELLO LISTENING LISTENING …   or HELLO ERROR
+ * The first LISTENING tells the state, each further one a new state; several changes may be told in one. A client that does
+ * not read gets the newest state once it does.
+ *
  * When it is ready the agent itself connects once to host port 1028 and sends HELLO and READY; the host closes that
  * connection. That is the only sign of readiness.
  */
@@ -46,6 +55,8 @@ enum agent_type {
 	/* requests */
 	AGENT_EXEC = 0x10,  /* TLV: AGENT_EXEC_* */
 	AGENT_SYNC = 0x13,  /* empty; sync(2), then OK */
+	AGENT_LISTENERS = 0x15, /* empty; answered with LISTENING again and again, until the client closes */
+	AGENT_FORWARD = 0x16, /* u16 TCP port 1..65535 | u16 0; OK, and from then on the connection is the port's */
 	AGENT_POWER = 0x17, /* u32: 0 power off; OK, then the VM ends */
 	/* streams and answers */
 	AGENT_STDIN = 0x30,  /* bytes, 1 or more */
@@ -59,6 +70,7 @@ enum agent_type {
 	AGENT_ERROR = 0x38,   /* u32 enum agent_error | text (UTF-8, at most 1000 bytes, no NUL) */
 	AGENT_OK = 0x39,      /* empty */
 	AGENT_WINDOW_OPEN = 0x3a, /* u32 bytes; `stream` says which */
+	AGENT_LISTENING = 0x3b, /* n * AGENT_LISTENER_SIZE bytes: all live listeners, oldest first */
 };
 
 enum agent_stream { AGENT_STREAM_STDIN = 0, AGENT_STREAM_STDOUT = 1, AGENT_STREAM_STDERR = 2 };
@@ -72,6 +84,8 @@ enum agent_error {
 	AGENT_ERROR_USER = 6,           /* user or group unknown in the image's passwd and group: 125 */
 	AGENT_ERROR_DIRECTORY = 7,      /* working directory cannot be entered or made: 125 */
 	AGENT_ERROR_SYSTEM = 8,         /* anything else that failed in the guest: 125 */
+	AGENT_ERROR_REFUSED = 9,        /* FORWARD: nobody listens on the port, or it refuses */
+	AGENT_ERROR_UNSUPPORTED = 10,   /* LISTENERS: this kernel cannot tell (no cgroup BPF) */
 };
 
 enum agent_ready_tag {
@@ -107,6 +121,16 @@ struct agent_exit {
 enum agent_exit_kind { AGENT_EXITED = 1, AGENT_SIGNALED = 2 };
 #define AGENT_EXIT_SIZE 24
 
+/** A listening TCP socket of the workload. On the wire: u16 LE port | u8 4 or 6 | u8 0 | address, network byte order: 16
+ *  bytes, the last 12 of an IPv4 address are 0. */
+struct agent_listener {
+	uint16_t port; /* 1..65535 */
+	uint8_t family; /* 4 or 6 */
+	uint8_t address[16];
+};
+#define AGENT_LISTENER_SIZE 20
+#define AGENT_LISTENERS_MAX 1024
+
 /** One frame as it lies in the caller's bytes. */
 struct agent_frame {
 	uint8_t type;
@@ -124,6 +148,8 @@ int agent_frame_put(struct buffer *b, enum agent_type type, uint8_t stream, cons
 int agent_hello_put(struct buffer *b);
 int agent_u32_put(struct buffer *b, enum agent_type type, uint8_t stream, uint32_t value);
 int agent_resize_put(struct buffer *b, uint16_t rows, uint16_t columns);
+int agent_forward_put(struct buffer *b, uint16_t port);
+int agent_listening_put(struct buffer *b, const struct agent_listener *listeners, size_t n);
 int agent_exit_put(struct buffer *b, const struct agent_exit *exit);
 /** The text is formatted and cut at the limit. */
 __attribute__((format(printf, 3, 4))) int agent_error_put(struct buffer *b, enum agent_error code, const char *format, ...);
@@ -131,6 +157,9 @@ __attribute__((format(printf, 3, 4))) int agent_error_put(struct buffer *b, enum
 /* Decoders check size and ranges: true when the payload is well-formed. */
 bool agent_u32_get(const struct agent_frame *frame, uint32_t *value);
 bool agent_resize_get(const struct agent_frame *frame, uint16_t *rows, uint16_t *columns);
+bool agent_forward_get(const struct agent_frame *frame, uint16_t *port);
+/** *@n holds the room in @listeners (at most AGENT_LISTENERS_MAX are ever sent), then how many there are. */
+bool agent_listening_get(const struct agent_frame *frame, struct agent_listener *listeners, size_t *n);
 bool agent_exit_get(const struct agent_frame *frame, struct agent_exit *exit);
 /** @text gets at most @room - 1 bytes, non-printable bytes replaced by '?', NUL-terminated. */
 bool agent_error_get(const struct agent_frame *frame, uint32_t *code, char *text, size_t room);

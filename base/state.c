@@ -16,11 +16,16 @@
 #include <fcntl.h>
 #include <signal.h>
 #include <stdlib.h>
+#include <string.h>
 #include <time.h>
 
 #define HEADER_SIZE 16
 #define PROCESS_SIZE 12
-#define BODY_SIZE (8 + 3 * 4 + 8 + 40 + 3 * PROCESS_SIZE + 8 + 8 + 512)
+#define DOOR_SIZE (4 * 4 + 2 * 8 + VM_ENDPOINT_MAX + 32 + 32)
+#define DOORS_AT (8 + 3 * 4 + 8 + 40 + 3 * PROCESS_SIZE + 8 + 8 + 512)
+#define BODY_SIZE (DOORS_AT + VM_DOORS_MAX * DOOR_SIZE)
+
+_Static_assert(HEADER_SIZE + BODY_SIZE <= STATE_SLOT, "a record fits its slot");
 
 static uint8_t *put_process(uint8_t *at, const struct process_id *id)
 {
@@ -34,6 +39,33 @@ static const uint8_t *get_process(const uint8_t *at, struct process_id *id)
 	id->pid = (int32_t)get_le32(at);
 	id->start_time = get_le64(at + 4);
 	return at + PROCESS_SIZE;
+}
+
+static void put_door(uint8_t *at, const struct vm_door *d)
+{
+	put_le32(at, d->id);
+	put_le32(at + 4, d->kind);
+	put_le32(at + 8, d->guest_port);
+	put_le32(at + 12, 0);
+	put_le64(at + 16, d->device);
+	put_le64(at + 24, d->inode);
+	memcpy(at + 32, d->endpoint, sizeof(d->endpoint));
+	memcpy(at + 32 + VM_ENDPOINT_MAX, d->inner, sizeof(d->inner));
+	memcpy(at + 64 + VM_ENDPOINT_MAX, d->alpn, sizeof(d->alpn));
+}
+
+static void get_door(const uint8_t *at, struct vm_door *d)
+{
+	*d = (struct vm_door){
+		.id = get_le32(at),
+		.kind = get_le32(at + 4),
+		.guest_port = get_le32(at + 8),
+		.device = get_le64(at + 16),
+		.inode = get_le64(at + 24),
+	};
+	memcpy(d->endpoint, at + 32, sizeof(d->endpoint) - 1);
+	memcpy(d->inner, at + 32 + VM_ENDPOINT_MAX, sizeof(d->inner) - 1);
+	memcpy(d->alpn, at + 64 + VM_ENDPOINT_MAX, sizeof(d->alpn) - 1);
 }
 
 static void encode(uint8_t slot[HEADER_SIZE + BODY_SIZE], const struct vm_state_record *r)
@@ -52,6 +84,8 @@ static void encode(uint8_t slot[HEADER_SIZE + BODY_SIZE], const struct vm_state_
 	put_le64(at, r->duration_ns);
 	put_le64(at + 8, r->peak_rss);
 	memcpy(at + 16, r->reason, sizeof(r->reason));
+	for (size_t i = 0; i < VM_DOORS_MAX; i++)
+		put_door(slot + HEADER_SIZE + DOORS_AT + i * DOOR_SIZE, &r->doors[i]);
 	put_le32(slot, STATE_MAGIC);
 	put_le16(slot + 4, STATE_VERSION);
 	put_le16(slot + 6, 0);
@@ -85,6 +119,8 @@ static int decode(const uint8_t *slot, size_t size, struct vm_state_record *r)
 	r->peak_rss = get_le64(at + 8);
 	memcpy(r->reason, at + 16, sizeof(r->reason));
 	r->reason[sizeof(r->reason) - 1] = 0;
+	for (size_t i = 0; i < VM_DOORS_MAX; i++)
+		get_door(slot + HEADER_SIZE + DOORS_AT + i * DOOR_SIZE, &r->doors[i]);
 	return 0;
 }
 
@@ -177,4 +213,36 @@ const char *vm_state_name(uint32_t state)
 		[VM_ERROR] = "error",
 	};
 	return state < ARRAY_SIZE(names) && names[state] ? names[state] : "unknown";
+}
+
+static bool printable(const char *text, size_t room)
+{
+	const char *end = memchr(text, 0, room);
+
+	for (const char *at = text; end && at < end; at++)
+		if ((unsigned char)*at < 0x20 || *at == 0x7f)
+			return false;
+	return end != NULL;
+}
+
+bool vm_door_check(const struct vm_door *d)
+{
+	bool named = d->kind != VM_DOOR_TLS || (d->inner[0] && !memchr(d->inner, '/', sizeof(d->inner)));
+
+	return d->kind >= VM_DOOR_UNIX && d->kind <= VM_DOOR_TLS && d->guest_port <= 65535 && !d->reserved && named &&
+	       d->endpoint[0] && printable(d->endpoint, sizeof(d->endpoint)) && printable(d->inner, sizeof(d->inner)) &&
+	       printable(d->alpn, sizeof(d->alpn));
+}
+
+const char *vm_door_kind_name(uint32_t kind)
+{
+	static const char *const names[] = {
+		[VM_DOOR_UNIX] = "unix",
+		[VM_DOOR_TCP] = "tcp",
+		[VM_DOOR_EXEC] = "exec",
+		[VM_DOOR_VSOCK] = "vsock",
+		[VM_DOOR_HANDOFF] = "handoff",
+		[VM_DOOR_TLS] = "tls",
+	};
+	return kind < ARRAY_SIZE(names) && names[kind] ? names[kind] : "unknown";
 }

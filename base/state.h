@@ -15,8 +15,36 @@
 #include <sys/types.h>
 
 #define STATE_MAGIC 0x54534b48u /* "HKST" */
-#define STATE_VERSION 1
-#define STATE_SLOT 4096
+#define STATE_VERSION 2
+#define STATE_SLOT 16384
+
+#define VM_DOORS_MAX 64
+#define VM_ENDPOINT_MAX 112 /* with its NUL; a unix path has at most 107 bytes */
+#define VM_DOOR_EXEC_ID 1u /* exec.sock and vsock.sock, which every VM has */
+#define VM_DOOR_VSOCK_ID 2u
+
+/** How a host socket leads into the VM. */
+enum vm_door_kind {
+	VM_DOOR_UNIX = 1, /* unix stream socket, bridged to a TCP port of the guest */
+	VM_DOOR_TCP = 2, /* TCP socket, likewise */
+	VM_DOOR_EXEC = 3, /* unix stream socket to the agent */
+	VM_DOOR_VSOCK = 4, /* unix stream socket in the hybrid form, to any AF_VSOCK port */
+	VM_DOOR_HANDOFF = 5, /* unix stream socket on which a router hands over TCP connections */
+	VM_DOOR_TLS = 6, /* TCP socket of husk-tls, which enters by the unix socket `inner` of the runtime directory */
+};
+
+/** An open door. Strings are NUL-terminated and printable. */
+struct vm_door {
+	uint32_t id; /* 1 to VM_DOORS_MAX, given by the supervisor; 0: none yet. Index + 1 in the VM's counters */
+	uint32_t kind; /* enum vm_door_kind */
+	uint32_t guest_port; /* 0: the guest's first listener. Of EXEC and VSOCK: 0 */
+	uint32_t reserved;
+	uint64_t device,
+		inode; /* of a unix socket's path: only that very socket is removed at the end; 0: not a path */
+	char endpoint[VM_ENDPOINT_MAX]; /* absolute path; "127.0.0.1:8080", "[::1]:8080" with the real port */
+	char inner[32]; /* TLS: name of the unix socket in the runtime directory */
+	char alpn[32]; /* TLS: protocols, comma-separated */
+};
 
 enum vm_state { VM_CREATING = 1, VM_STARTING = 2, VM_RUNNING = 3, VM_PAUSED = 4, VM_STOPPED = 5, VM_ERROR = 6 };
 
@@ -36,7 +64,13 @@ struct vm_state_record {
 	struct process_id supervisor, worker, machine;
 	uint64_t duration_ns, peak_rss;
 	char reason[512];
+	struct vm_door doors[VM_DOORS_MAX]; /* those with an id */
 };
+
+/** True when kind, port and strings of a door that came from another process are in range (its id is not looked at). */
+bool vm_door_check(const struct vm_door *door);
+/** "unix", "tcp", "exec", "vsock", "handoff", "tls"; "unknown". */
+const char *vm_door_kind_name(uint32_t kind);
 
 /** Write the next generation to @fd. */
 int state_write(int fd, struct vm_state_record *record, struct husk_error *err);

@@ -132,6 +132,31 @@ int husk_kernel_fetch(struct husk *husk, int progress_fd, char **id, struct husk
 /** The newest fetched kernel's id, or -ENOENT. */
 int husk_kernel_find(struct husk *husk, char **id, struct husk_error *err);
 
+/* ---- doors: sockets of the host that lead into a VM ---- */
+
+enum husk_door_kind {
+	HUSK_DOOR_UNIX = 1,    /* a unix stream socket; each connection is bridged to a TCP port of the guest */
+	HUSK_DOOR_TCP = 2,     /* a TCP socket, likewise */
+	HUSK_DOOR_EXEC = 3,    /* a unix stream socket to the agent (docs/agent-protocol.md) */
+	HUSK_DOOR_HANDOFF = 5, /* a unix stream socket on which a router hands TCP connections over */
+	HUSK_DOOR_TLS = 6,     /* a TCP socket; TLS is ended in a process of its own and bridged as with TCP */
+};
+
+/** A door to open. husk_door_init() sets everything to 0. */
+struct husk_door {
+	size_t size;
+	enum husk_door_kind kind;
+	const char *path;        /* UNIX, EXEC, HANDOFF: where the socket appears; its absolute path has at most 107 bytes */
+	const char *address;     /* TCP, TLS: a numeric IPv4 or IPv6 address; NULL: 127.0.0.1 */
+	uint16_t port;           /* TCP, TLS: 0 lets the kernel choose */
+	uint16_t guest_port;     /* the guest's TCP port; 0: its first listener, the oldest that lives. Not with EXEC */
+	const char *certificate; /* TLS: file with the certificate chain, PEM */
+	const char *key;         /* TLS: file with the private key, PEM */
+	const char *alpn;        /* TLS: protocols to agree to, comma-separated; NULL: "http/1.1" */
+};
+
+void husk_door_init(struct husk_door *door);
+
 /* ---- VMs ---- */
 
 /** A started VM. */
@@ -174,6 +199,11 @@ struct husk_vm_config {
 	const char *initramfs;            /* path of a foreign initramfs: a VM without our agent. What needs the agent
 	                                   * (command, env, user, streams, timeout …) is refused then */
 	const char *cmdline;              /* appended to the kernel command line */
+	const struct husk_door *doors;    /* opened before the VM starts; one that cannot be opened fails the start */
+	size_t n_doors;                   /* at most 62 */
+	uint64_t listen_wait_ms;          /* how long a connection waits for its port to be listened on, counted from its
+	                                   * accept or the workload's exec, whichever is later; 0: 1 s on hardware, 10 s on
+	                                   * the software wall */
 };
 
 void husk_vm_config_init(struct husk_vm_config *config);
@@ -237,6 +267,26 @@ int husk_vm_signal(struct husk_vm *vm, int signal_number, struct husk_error *err
 int husk_vm_resize(struct husk_vm *vm, uint16_t rows, uint16_t columns, struct husk_error *err);
 /** End the VM now, without asking the guest. husk_vm_wait() then tells the outcome. */
 int husk_vm_kill(struct husk_vm *vm, struct husk_error *err);
+
+/** Open one more door of a running VM. *@endpoint (may be NULL) gets its path or "ADDRESS:PORT" with the real port.
+ *  Errors: -EINVAL, -EADDRINUSE (a live socket is there, or the port is taken), -ENAMETOOLONG, -EACCES, -ENOSPC (64 doors
+ *  are the most), -ENOTSUP (a VM without our agent), -ESRCH (it has ended), -ETIMEDOUT. */
+int husk_vm_expose(struct husk_vm *vm, const struct husk_door *door, char **endpoint, struct husk_error *err);
+/** Close a door by the endpoint that husk_vm_expose() gave. Connections that reached the guest live on. -ENOENT. */
+int husk_vm_unexpose(struct husk_vm *vm, const char *endpoint, struct husk_error *err);
+/** The VM as a JSON object: {id, name, image, created, state, reason, pids…, doors[{kind, endpoint, guest_port}]…}. */
+int husk_vm_inspect(struct husk_vm *vm, char **json, struct husk_error *err);
+/** The counters of its doors as a JSON object: {doors[{kind, endpoint, connections, active, waiting, refused, bytes_in,
+ *  bytes_out, stages{accept, connect, first_byte, read, write}{count, mean_us, p50_us, p90_us, p99_us}}], total{…}}. Works
+ *  with a worker that hangs, and costs the VM nothing. */
+int husk_vm_stats(struct husk_vm *vm, char **json, struct husk_error *err);
+
+/* The same for a VM of this home that any process started, by id, unique prefix of at least 3 digits, or name.
+ * -ENOENT, -ENOTUNIQ. */
+int husk_expose(struct husk *husk, const char *vm, const struct husk_door *door, char **endpoint, struct husk_error *err);
+int husk_unexpose(struct husk *husk, const char *vm, const char *endpoint, struct husk_error *err);
+int husk_inspect(struct husk *husk, const char *vm, char **json, struct husk_error *err);
+int husk_stats(struct husk *husk, const char *vm, char **json, struct husk_error *err);
 
 /** End the VM if it still runs, wait for its processes, remove its record and free it. NULL is fine. */
 void husk_vm_close(struct husk_vm *vm);

@@ -63,6 +63,10 @@ static const struct entry_rule rules[] = {
 	RULE(VMM_VSOCK_FD, KIND_FD, vsock_fd),
 	RULE(VMM_SUPERVISOR_FD, KIND_FD, supervisor_fd),
 	RULE(VMM_CONSOLE_FD, KIND_FD, console_fd),
+	RULE(VMM_LISTEN_WAIT_MS, KIND_U64, listen_wait_ms),
+	RULE(VMM_STATS_FD, KIND_FD, stats_fd),
+	RULE(VMM_SERVICE_FD, KIND_FD, service_fd),
+	RULE(VMM_TLS_PATH, KIND_STRING, tls_path, 4095),
 };
 
 _Static_assert(sizeof(enum vmm_machine) == sizeof(uint32_t), "an enum is read as a u32");
@@ -83,19 +87,53 @@ static void config_init(struct vmm_config *c)
 			*(int *)((char *)c + rules[i].member) = -1;
 }
 
-/** Take ownership of the descriptor that an entry names into *@to. */
-static int take_fd(struct reading *r, const struct tlv *entry, int *to)
+/** Take ownership of descriptor @fd into *@to. */
+static int take_fd_number(struct reading *r, uint16_t tag, uint32_t fd, int *to)
 {
-	uint32_t fd;
-
-	if (!tlv_u32(entry, &fd) || fd < 3 || fd >= sizeof(r->fds_seen) * 8)
-		return error_set(r->err, -EINVAL, "entry %u of the configuration is no descriptor", entry->tag);
+	if (fd < 3 || fd >= sizeof(r->fds_seen) * 8)
+		return error_set(r->err, -EINVAL, "entry %u of the configuration is no descriptor", tag);
 	if (r->fds_seen[fd / 64] >> fd % 64 & 1)
 		return error_set(r->err, -EINVAL, "descriptor %u is named twice in the configuration", fd);
 	if (fd_set_cloexec((int)fd, true) < 0)
 		return error_set(r->err, -EBADF, "descriptor %u of the configuration is not open", fd);
 	r->fds_seen[fd / 64] |= 1ull << fd % 64;
 	*to = (int)fd;
+	return 0;
+}
+
+/** Take ownership of the descriptor that an entry names into *@to. */
+static int take_fd(struct reading *r, const struct tlv *entry, int *to)
+{
+	uint32_t fd;
+
+	if (!tlv_u32(entry, &fd))
+		return error_set(r->err, -EINVAL, "entry %u of the configuration is no descriptor", entry->tag);
+	return take_fd_number(r, entry->tag, fd, to);
+}
+
+static int take_door(struct reading *r, const struct tlv *entry)
+{
+	struct vmm_config *c = r->config;
+	struct vmm_door_entry given;
+
+	if (entry->size != sizeof(given))
+		return error_set(r->err, -EINVAL, "a door in the configuration is malformed");
+	memcpy(&given, entry->value, sizeof(given));
+	if (given.door.id || !vm_door_check(&given.door) || given.n_fds != vmm_door_fds(given.door.kind))
+		return error_set(r->err, -EINVAL, "a door in the configuration is malformed");
+	if (c->n_doors == VM_DOORS_MAX)
+		return error_set(r->err, -E2BIG, "more than %d doors", VM_DOORS_MAX);
+	struct vmm_door_entry *doors = realloc(c->doors, (c->n_doors + 1) * sizeof(*doors));
+	if (!doors)
+		return error_set(r->err, -ENOMEM, "read the configuration: out of memory");
+	c->doors = doors;
+	struct vmm_door_entry *door = &doors[c->n_doors++];
+	*door = (struct vmm_door_entry){.n_fds = given.n_fds, .fd = {-1, -1, -1, -1}, .door = given.door};
+	for (uint32_t i = 0; i < given.n_fds; i++) {
+		int rc = take_fd_number(r, entry->tag, (uint32_t)given.fd[i], &door->fd[i]);
+		if (rc < 0)
+			return rc;
+	}
 	return 0;
 }
 
@@ -153,6 +191,8 @@ static int take_entry(struct reading *r, const struct tlv *entry)
 
 	if (entry->tag == VMM_LAYER_FD)
 		return take_layer(r, entry);
+	if (entry->tag == VMM_DOOR)
+		return take_door(r, entry);
 	if (entry->tag < 64 && r->seen >> entry->tag & 1)
 		return error_set(r->err, -EINVAL, "entry %u occurs twice in the configuration", entry->tag);
 	if (entry->tag < 64)
@@ -233,6 +273,10 @@ void vmm_config_free(struct vmm_config *config)
 	}
 	for (size_t i = 0; i < config->n_layers; i++)
 		cleanup_fd(&config->layer_fd[i]);
+	for (size_t i = 0; i < config->n_doors; i++)
+		for (size_t k = 0; k < VMM_DOOR_FDS; k++)
+			cleanup_fd(&config->doors[i].fd[k]);
+	free(config->doors);
 	free(config->exec);
 	config_init(config);
 }
@@ -246,7 +290,7 @@ static bool end_check(const struct vm_message *m)
 	case VM_END_SIGNALED:
 		return m->value >= 1 && m->value <= 64;
 	case VM_END_NOT_STARTED:
-		return m->value >= AGENT_ERROR_PROTOCOL && m->value <= AGENT_ERROR_SYSTEM;
+		return m->value >= AGENT_ERROR_PROTOCOL && m->value <= AGENT_ERROR_UNSUPPORTED;
 	default:
 		return m->end > VM_END_NONE && m->end <= VM_END_FAILED;
 	}
@@ -261,7 +305,19 @@ bool vm_message_check(const struct vm_message *m)
 	for (const char *at = m->text; at < end; at++)
 		if (*at < 0x20 || *at > 0x7e)
 			return false;
+	bool door = m->kind == VM_CONTROL_EXPOSE || m->kind == VM_CONTROL_UNEXPOSE || m->kind == VM_MESSAGE_EXPOSED;
+	static const struct vm_door none;
+	if (!door && memcmp(&m->door, &none, sizeof(none)) != 0)
+		return false;
 	switch (m->kind) {
+	case VM_CONTROL_EXPOSE:
+		return m->end == VM_END_NONE && m->door.id <= VM_DOORS_MAX && vm_door_check(&m->door);
+	case VM_CONTROL_UNEXPOSE:
+		return m->end == VM_END_NONE && m->door.id <= VM_DOORS_MAX &&
+		       memchr(m->door.endpoint, 0, sizeof(m->door.endpoint));
+	case VM_MESSAGE_EXPOSED:
+		return m->end == VM_END_NONE && m->door.id <= VM_DOORS_MAX && m->value < 4096 &&
+		       (!m->door.kind || vm_door_check(&m->door));
 	case VM_MESSAGE_READY:
 	case VM_MESSAGE_STARTED:
 	case VM_MESSAGE_DRAINING:

@@ -10,6 +10,7 @@
 
 #include "base/buffer.h"
 #include "base/error.h"
+#include "base/state.h"
 
 #include <stdarg.h>
 #include <stdbool.h>
@@ -46,6 +47,11 @@ enum vmm_tag {
 	VMM_START_TIMEOUT_MS = 20, /* u64: from start to the agent's READY */
 	VMM_TIMEOUT_MS = 21, /* u64: of the workload, from STARTED; 0: none */
 	VMM_LIFETIME = 22, /* u32: 0 caller, 1 detached */
+	VMM_DOOR = 23, /* repeated: struct vmm_door_entry; a door to be open from the start. Supervisor only */
+	VMM_LISTEN_WAIT_MS = 24, /* u64: how long a connection waits for its port to be listened on */
+	VMM_STATS_FD = 25, /* u32: the VM's counters (base/stats.h), read-write, of full size */
+	VMM_SERVICE_FD = 26, /* u32: listening SOCK_SEQPACKET, supervisor.sock: expose, unexpose. Supervisor only */
+	VMM_TLS_PATH = 27, /* string: absolute path of husk-tls; absent: no TLS doors. Supervisor only */
 	/* only in the worker's envelope, put there by the supervisor */
 	VMM_MEMORY_FD = 40, /* u32: guest RAM, a sealed memfd */
 	VMM_QMP_FD = 41, /* u32 */
@@ -56,9 +62,24 @@ enum vmm_tag {
 	VMM_CONSOLE_FD = 46, /* u32: the guest's serial console, a stream */
 };
 
+#define VMM_DOOR_FDS 4 /* TLS: the unix socket, the TCP socket, certificate and key; others: the listening socket */
+
+/** The value of a VMM_DOOR entry, host byte order, one build. door.id is 0. */
+struct vmm_door_entry {
+	uint32_t n_fds; /* 1, or 4 for TLS */
+	int32_t fd[VMM_DOOR_FDS]; /* their numbers */
+	struct vm_door door;
+};
+
+/** Descriptors that a door of @kind comes with. */
+static inline uint32_t vmm_door_fds(uint32_t kind)
+{
+	return kind == VM_DOOR_TLS ? VMM_DOOR_FDS : 1;
+}
+
 /** The envelope, read. Strings and arrays are owned; descriptors are -1 when absent and owned. */
 struct vmm_config {
-	char *id, *qemu_path, *cmdline;
+	char *id, *qemu_path, *cmdline, *tls_path;
 	enum vmm_machine machine;
 	uint64_t memory;
 	uint32_t cpus;
@@ -68,7 +89,10 @@ struct vmm_config {
 	size_t n_layers;
 	uint8_t *exec;
 	size_t exec_size;
-	uint64_t start_timeout_ms, timeout_ms;
+	uint64_t start_timeout_ms, timeout_ms, listen_wait_ms;
+	int stats_fd, service_fd;
+	struct vmm_door_entry *doors; /* fd[] owned; -1 beyond n_fds */
+	size_t n_doors;
 	bool detached;
 	int memory_fd, qmp_fd, blk_root_fd, blk_scratch_fd, vsock_fd, supervisor_fd, console_fd;
 };
@@ -86,9 +110,13 @@ enum vm_message_kind {
 	VM_MESSAGE_OUTCOME = 3, /* the last one */
 	VM_MESSAGE_DRAINING =
 		4, /* worker to supervisor only: the workload has ended, its output is still being written */
+	VM_MESSAGE_EXPOSED = 5, /* answer to EXPOSE and UNEXPOSE: value 0 or a positive errno, door, text says why */
 	VM_CONTROL_SIGNAL = 16, /* value: signal number, to the workload */
 	VM_CONTROL_RESIZE = 17, /* value: rows << 16 | columns */
 	VM_CONTROL_KILL = 18, /* caller to supervisor: end the VM now */
+	VM_CONTROL_EXPOSE = 19, /* door, with its descriptors as SCM_RIGHTS; to the supervisor (which gives the id) over
+				   supervisor.sock, and from there to the worker with the listening socket alone */
+	VM_CONTROL_UNEXPOSE = 20, /* door.id, or with id 0 its endpoint */
 };
 
 /** How a VM ended, and why: the reason is what tells a guest's doing from husk's. */
@@ -119,6 +147,7 @@ struct vm_message {
 	uint64_t duration_ns; /* OUTCOME: of the workload */
 	uint64_t peak_rss; /* OUTCOME: of the workload, bytes */
 	char text[VM_MESSAGE_TEXT]; /* NUL-terminated, printable */
+	struct vm_door door; /* EXPOSE, UNEXPOSE, EXPOSED; zero otherwise */
 };
 
 /** Check kind, end, value and text of a message that came from another process; false when out of range. */

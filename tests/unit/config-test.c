@@ -119,7 +119,7 @@ static void test_messages(void)
 	CHECK(!vm_message_check(&m), "no signal has number 0");
 	m = (struct vm_message){.kind = VM_MESSAGE_OUTCOME, .end = VM_END_FAILED + 1};
 	CHECK(!vm_message_check(&m), "an unknown end");
-	m = (struct vm_message){.kind = 5};
+	m = (struct vm_message){.kind = 15};
 	CHECK(!vm_message_check(&m), "an unknown kind");
 	m = (struct vm_message){.kind = VM_CONTROL_SIGNAL, .value = 65};
 	CHECK(!vm_message_check(&m), "a signal out of range");

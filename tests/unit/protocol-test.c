@@ -110,10 +110,10 @@ static void test_error(void)
 	CHECK(only(&b, &f) && f.size == 1004 && agent_error_get(&f, &code, text, sizeof(text)),
 		"a long text is cut at 1000");
 
-	uint8_t bytes[8] = {AGENT_ERROR_SYSTEM + 1};
+	uint8_t bytes[8] = {AGENT_ERROR_UNSUPPORTED + 1};
 	f = (struct agent_frame){.type = AGENT_ERROR, .size = 4, .payload = bytes};
 	CHECK(!agent_error_get(&f, &code, text, sizeof(text)), "an unknown code is refused");
-	bytes[0] = AGENT_ERROR_SYSTEM;
+	bytes[0] = AGENT_ERROR_UNSUPPORTED;
 	CHECK(agent_error_get(&f, &code, text, sizeof(text)) && !text[0], "an empty text is fine");
 	f.size = 5;
 	CHECK(!agent_error_get(&f, &code, text, sizeof(text)), "a NUL in the text is refused");

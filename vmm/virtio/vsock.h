@@ -9,7 +9,9 @@
 #ifndef VMM_VIRTIO_VSOCK_H
 #define VMM_VIRTIO_VSOCK_H
 
+#include "base/buffer.h"
 #include "base/loop.h"
+#include "base/stats.h"
 #include "vmm/virtio/device.h"
 
 #define VSOCK_CID_HOST 2
@@ -34,10 +36,45 @@ void vsock_destroy(struct vsock *vsock);
 /** The device's face to a transport. */
 struct virtio_device *vsock_device(struct vsock *vsock);
 
-/** Connect the host stream @fd (non-blocking, taken, also on failure) to guest @port. @connected may be NULL. With
- *  @hybrid "OK <local port>\n" is written to @fd before any byte of the guest, once connected. Fails with -ENOSPC when
+/** What an answer of the guest says. */
+enum vsock_verdict {
+	VSOCK_MORE, /* it is not whole yet */
+	VSOCK_OPEN, /* the host stream and the guest may speak to each other now */
+	VSOCK_GIVE_BACK, /* end the guest's side; the host stream is the caller's again, nothing was read from it or written */
+};
+
+/** The guest's first bytes, before anything goes to or comes from the host stream. *@used: how many of the @n bytes belong to
+ *  the answer (with MORE: all); those behind it are the host stream's. With OPEN bytes may be put into @first, which the
+ *  guest gets before those of the host stream. It must not call into the muxer; a GIVE_BACK is followed up later, from the
+ *  loop. Not called any more after connected() said an error. */
+typedef enum vsock_verdict vsock_answer_fn(void *data, const void *bytes, size_t n, size_t *used, struct buffer *first);
+
+/** A connect of the host: what it means, and who hears of it. Everything but @port may be zero. */
+struct vsock_dial {
+	uint32_t port;
+	bool hybrid; /* "OK <local port>\n" is written to the host stream before any byte of the guest, once connected */
+	bool close_is_reset; /* a SHUTDOWN of both directions from a guest that has not shut down its sending before is passed on
+				as a reset (agent/protocol.h: FORWARD) */
+	struct buffer *first; /* bytes for the guest before those of the host stream; taken, also on failure */
+	vsock_connected_fn *connected;
+	vsock_answer_fn *answer; /* NULL: none is awaited. An answer that stays out is the caller's to time */
+	void *data;
+	struct door_meter
+		*meter; /* active, bytes and the stages FIRST_BYTE (from begun_ns), READ and WRITE; outlives it */
+	uint64_t begun_ns;
+};
+
+/** Connect the host stream @fd (non-blocking, taken, also on failure) to guest port dial->port. Fails with -ENOSPC when
  *  there are VSOCK_CONNECTIONS_MAX already. A guest that does not answer within VSOCK_CONNECT_TIMEOUT_MS, be it because
- *  its driver is not up yet, gives -ETIMEDOUT. */
+ *  its driver is not up yet, gives -ETIMEDOUT. *@token (may be NULL) names it for vsock_cancel() until connected() said an
+ *  error or the answer was OPEN or GIVE_BACK. */
+struct vsock_conn;
+int vsock_dial(
+	struct vsock *vsock, int fd, const struct vsock_dial *dial, struct vsock_conn **token, struct husk_error *err);
+/** Give up a dial that is under way: the guest is told, the host stream closed, nothing more is called. */
+void vsock_cancel(struct vsock_conn *token);
+
+/** vsock_dial() with what most callers need. */
 int vsock_connect(struct vsock *vsock, int fd, uint32_t port, bool hybrid, vsock_connected_fn *connected, void *data,
 	struct husk_error *err);
 
