@@ -101,7 +101,8 @@ static void look_at_qemu(struct findings *f)
 		return;
 	}
 	const char *const argv[] = {"qemu-system-x86_64", "--version", NULL};
-	struct helper helper = {.path = path, .argv = argv, .stdin_fd = -1, .stderr_fd = -1, .cancel_fd = -1};
+	struct helper helper = {
+		.path = path, .argv = argv, .stdin_fd = -1, .stdout_fd = -1, .stderr_fd = -1, .cancel_fd = -1};
 	if (helper_run(&helper, &out, &err) < 0) {
 		add(f, HUSK_FINDING_ERROR, "qemu", remedy, "%s does not run: %s", path, err.message);
 		return;

@@ -152,8 +152,11 @@ int helper_run(const struct helper *how, struct buffer *out, struct husk_error *
 	CLEANUP_FREE char **env = environment(how->error_fd);
 	struct run run = {.pidfd = -1, .reading = {-1, -1, -1}, .into = {out, &error, &text}};
 	int writing[N_PIPES] = {-1, -1, -1};
-	const bool wanted[N_PIPES] = {out != NULL, how->error_fd, how->stderr_fd < 0};
+	const bool wanted[N_PIPES] = {out && how->stdout_fd < 0, how->error_fd, how->stderr_fd < 0};
+	CLEANUP_FD int directory = how->directory ? open(how->directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
 	int rc = env ? 0 : error_set(err, -ENOMEM, "start %s: out of memory", how->path);
+	if (rc == 0 && how->directory && directory < 0)
+		rc = error_errno(err, "run %s in %s", how->path, how->directory);
 	for (int i = 0; i < N_PIPES && rc == 0; i++) {
 		int ends[2];
 		if (!wanted[i])
@@ -170,10 +173,13 @@ int helper_run(const struct helper *how, struct buffer *out, struct husk_error *
 		.path = how->path,
 		.argv = (char *const *)how->argv,
 		.envp = env,
-		.stdio = {how->stdin_fd, writing[OUT], how->stderr_fd >= 0 ? how->stderr_fd : writing[TEXT]},
+		.stdio = {how->stdin_fd, how->stdout_fd >= 0 ? how->stdout_fd : writing[OUT],
+			how->stderr_fd >= 0 ? how->stderr_fd : writing[TEXT]},
+		.working_directory = directory < 0 ? 0 : directory,
 		.fds = &writing[ERROR],
 		.n_fds = how->error_fd ? 1 : 0,
-		.die_with_parent = true, /* a caller that is gone has no use for a pull that hangs; what came of it is kept */
+		.die_with_parent =
+			true, /* a caller that is gone has no use for a pull that hangs; what came of it is kept */
 	};
 	rc = rc < 0 ? rc : spawn(&spawning, &run.pid, &run.pidfd, err);
 	for (int i = 0; i < N_PIPES; i++)

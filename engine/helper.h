@@ -11,14 +11,17 @@
 /** A program to run to its end.
  *  path:        absolute
  *  argv:        NULL-terminated, argv[0] included
+ *  directory:   where it runs, NULL: here
  *  stdin_fd:    the child's stdin, -1: /dev/null
+ *  stdout_fd:   the child's stdout, -1: it is collected
  *  stderr_fd:   where its progress goes, -1: it is kept, and its last line is the error's text when it tells no other
  *  cancel_fd:   readable: the child gets SIGTERM and the run ends with -ECANCELED; -1: none
  *  error_fd:    the child speaks HUSK_ERROR_FD: "CODE MESSAGE" on descriptor 3 */
 struct helper {
 	const char *path;
 	const char *const *argv;
-	int stdin_fd, stderr_fd, cancel_fd;
+	const char *directory;
+	int stdin_fd, stdout_fd, stderr_fd, cancel_fd;
 	bool error_fd;
 };
 

@@ -31,6 +31,7 @@ int images_command(const struct husk *husk, const char *const *args, int stdin_f
 		.path = path,
 		.argv = argv,
 		.stdin_fd = stdin_fd,
+		.stdout_fd = -1,
 		.stderr_fd = progress_fd,
 		.cancel_fd = cancel_fd,
 		.error_fd = true,

@@ -23,7 +23,12 @@ int scratch_create(const char *path, uint64_t size, int cancel_fd, int *fd_out, 
 		return error_errno(err, "make the scratch disk %s", path);
 	const char *const argv[] = {"mke2fs", "-q", "-F", "-t", "ext4", "-m", "0", "-E",
 		"assume_storage_prezeroed=1,nodiscard", path, NULL};
-	struct helper helper = {.path = program, .argv = argv, .stdin_fd = -1, .stderr_fd = -1, .cancel_fd = cancel_fd};
+	struct helper helper = {.path = program,
+		.argv = argv,
+		.stdin_fd = -1,
+		.stdout_fd = -1,
+		.stderr_fd = -1,
+		.cancel_fd = cancel_fd};
 	int rc = helper_run(&helper, NULL, err);
 	if (rc == -ECANCELED)
 		return rc;
