@@ -25,6 +25,7 @@ INDEX = "application/vnd.oci.image.index.v1+json"
 LAYER_GZIP = "application/vnd.oci.image.layer.v1.tar+gzip"
 LAYER_ZSTD = "application/vnd.oci.image.layer.v1.tar+zstd"
 LAYER_TAR = "application/vnd.oci.image.layer.v1.tar"
+SERVICES = lib.TOP / "scripts" / "services-root.sh"
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
@@ -34,7 +35,8 @@ def sha256(data):
 
 def recipe():
     """What the images are made from; another recipe makes another directory."""
-    parts = [(HERE / "images.py").read_bytes(), (HERE / "guest" / "vs.c").read_bytes()]
+    parts = [(HERE / "images.py").read_bytes(), (HERE / "guest" / "vs.c").read_bytes(),
+             (HERE / "guest" / "peer.c").read_bytes(), SERVICES.read_bytes()]
     parts.append(pathlib.Path(busybox_binary()).read_bytes())
     return hashlib.sha256(b"".join(parts)).hexdigest()[:16]
 
@@ -143,13 +145,14 @@ def write_layout(path, layers, config=None, tag="latest", compress="gzip", archi
     (path / "oci-layout").write_text('{"imageLayoutVersion": "1.0.0"}')
 
 
-def compile_vs():
-    out = folder() / "vs"
+def compiled(name):
+    """Path of a program of guest/, static: it runs in any guest, and on the host."""
+    out = folder() / name
     if not out.exists():
-        part = folder() / f"vs.{os.getpid()}"
-        subprocess.run(["musl-gcc", "-static", "-Os", "-o", part, HERE / "guest" / "vs.c"], check=True)
+        part = folder() / f"{name}.{os.getpid()}"
+        subprocess.run(["musl-gcc", "-static", "-O2", "-o", part, HERE / "guest" / f"{name}.c"], check=True)
         part.rename(out)
-    return out.read_bytes()
+    return out
 
 
 @functools.cache
@@ -164,7 +167,8 @@ def busybox_layer():
     applets = subprocess.run([busybox_binary(), "--list"], stdout=subprocess.PIPE, check=True).stdout.decode().split()
     for applet in sorted(set(applets) - {"busybox"}):
         layer.symlink(f"bin/{applet}", "busybox")
-    layer.add("bin/vs", compile_vs(), 0o755)
+    layer.add("bin/vs", compiled("vs").read_bytes(), 0o755)
+    layer.add("bin/peer", compiled("peer").read_bytes(), 0o755)
     layer.add("etc/passwd", "root:x:0:0:root:/root:/bin/sh\nalice:x:1000:1000:Alice:/home/alice:/bin/sh\n"
               "bob:x:1001:1001::/:/bin/sh\nnobody:x:65534:65534::/nonexistent:/bin/false\n")
     layer.add("etc/group", "root:x:0:\nalice:x:1000:\nbob:x:1001:\naudio:x:29:alice\nvideo:x:44:alice,bob\ngames:x:60:\n")
@@ -180,6 +184,91 @@ def debian():
     script = lib.TOP / "scripts" / "debian-root.sh"
     made = subprocess.run([script], check=True, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL)
     return "tar:" + made.stdout.decode().strip()
+
+
+# Four services of Debian, each on a port of its own, as a user of its own, with nothing written to a disk before it answers.
+# With a word as argument only that one is started. Lines "up NAME" say who has begun (and not that it listens).
+SERVICES_SCRIPT = """#!/bin/sh
+set -eu
+export LC_ALL=C.UTF-8 PGDATA=/var/lib/postgresql/data
+start() {
+	case $1 in
+	nginx) nginx -c /srv/nginx.conf & ;;
+	python) cd /srv/www && python3 /srv/server.py & ;;
+	redis) redis-server --port 6379 --bind '* -::*' --protected-mode no --save '' --appendonly no --dir /tmp --logfile /tmp/redis.log & ;;
+	postgres) cd / && setpriv --reuid postgres --regid postgres --clear-groups sh -c '
+		/usr/lib/postgresql/15/bin/initdb -A trust --no-locale -E UTF8 --no-sync --no-instructions >/dev/null
+		exec /usr/lib/postgresql/15/bin/postgres -c fsync=off -c jit=off -c max_connections=50 -c shared_buffers=32MB \
+			-c unix_socket_directories= -c autovacuum=off -c max_wal_size=256MB' & ;;
+	peer) peer serve tcp:7000 echo:7001 local:7002 six:7003 vsock:7001 & ;;
+	esac
+	echo "up $1"
+}
+for name in ${1:-peer nginx python redis postgres}; do start "$name"; done
+trap 'exit 0' TERM
+wait
+"""
+
+NGINX = """
+daemon off; worker_processes 1; pid /tmp/nginx.pid; error_log stderr warn; user www-data;
+worker_rlimit_nofile 8192;
+events { worker_connections 4096; }
+http {
+	access_log off; default_type application/octet-stream; client_max_body_size 64m; keepalive_requests 1000000;
+	client_body_temp_path /tmp/body; proxy_temp_path /tmp/proxy; fastcgi_temp_path /tmp/f; uwsgi_temp_path /tmp/u; scgi_temp_path /tmp/s;
+	server { listen 8080 backlog=4096; root /srv/www; location /up/ { dav_methods PUT DELETE; } }
+	server { listen [::1]:8081; location / { return 200 "six\n"; } }
+}
+"""
+
+# http.server as it comes, and POST, which sends back what it gets, in chunks.
+PYTHON_SERVER = """
+import functools, http.server
+class Handler(http.server.SimpleHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    def log_message(self, *_): pass
+    def do_POST(self):
+        data = self.rfile.read(int(self.headers["Content-Length"]))
+        self.send_response(200)
+        self.send_header("Transfer-Encoding", "chunked")
+        self.end_headers()
+        for at in range(0, len(data), 50000):
+            chunk = data[at:at + 50000]
+            self.wfile.write(b"%x\\r\\n%s\\r\\n" % (len(chunk), chunk))
+        self.wfile.write(b"0\\r\\n\\r\\n")
+http.server.ThreadingHTTPServer(("127.0.0.1", 8000), Handler).serve_forever()
+"""
+
+BIG = (bytes(range(256)) * 8192)[:2 << 20]  # of ten of which /big is made: 20 MiB, each tenth beginning differently
+BIG_SHA256 = hashlib.sha256(b"".join(bytes([i]) + BIG[1:] for i in range(10))).hexdigest()
+
+
+@once
+def services(path):
+    """nginx (8080; on ::1 only 8081), python http.server (127.0.0.1:8000), redis (6379) and PostgreSQL (5432)."""
+    made = subprocess.run([SERVICES], check=True, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL)
+    layer = Layer()
+    layer.add("usr/local/bin/peer", compiled("peer").read_bytes(), 0o755)
+    layer.directory("srv").directory("srv/www").directory("srv/www/up", 0o777)
+    layer.add("srv/start", SERVICES_SCRIPT, 0o755).add("srv/nginx.conf", NGINX).add("srv/server.py", PYTHON_SERVER)
+    layer.add("srv/www/index.html", "<h1>husk</h1>\n")
+    layer.add("srv/www/big", b"".join(bytes([i]) + BIG[1:] for i in range(10)))
+    layer.directory("var/lib/postgresql", 0o750, uid=104, gid=104)
+    write_layout(path, [pathlib.Path(made.stdout.decode().strip()).read_bytes(), layer.done()], {"Cmd": ["/srv/start"]},
+                 compress="")
+
+
+def service_program(name):
+    """Path, on the host, of one of PostgreSQL's programs (pgbench is in the server's package, which nobody's machine needs)."""
+    out = folder() / name
+    if not out.exists():
+        made = subprocess.run([SERVICES], check=True, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL)
+        part = folder() / f"{name}.{os.getpid()}"
+        with tarfile.open(made.stdout.decode().strip()) as tar:
+            part.write_bytes(tar.extractfile(f"./usr/lib/postgresql/15/bin/{name}").read())
+        part.chmod(0o755)
+        part.rename(out)
+    return out
 
 
 @once
