@@ -15,7 +15,6 @@
 #include "base/cleanup.h"
 #include "base/parse.h"
 
-#include <fcntl.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/un.h>
@@ -92,13 +91,13 @@ static void on_greeting(struct loop_watch *watch, uint32_t events)
 	}
 }
 
-static void on_accept(struct loop_watch *watch, uint32_t events)
+static void take(void *data, int accepted, uint64_t begun_ns)
 {
-	struct hybrid_door *door = CONTAINER_OF(watch, struct hybrid_door, watch);
-	CLEANUP_FD int fd = door_accept(door->fd, &door->spare);
+	struct hybrid_door *door = data;
+	CLEANUP_FD int fd = accepted;
 	struct hybrid_greeting *g, *oldest;
 
-	(void)events;
+	(void)begun_ns;
 	if (fd < 0 || !(g = calloc(1, sizeof(*g))))
 		return;
 	if (loop_add(door->loop, &g->watch, fd, EPOLLIN | EPOLLRDHUP, on_greeting, NULL) < 0) {
@@ -118,16 +117,11 @@ static void on_accept(struct loop_watch *watch, uint32_t events)
 
 int hybrid_door_open(struct hybrid_door *door, struct loop *loop, struct vsock *vsock, struct husk_error *err)
 {
-	*door = (struct hybrid_door){.loop = loop, .vsock = vsock, .fd = -1, .spare = -1};
-	CLEANUP_FD int fd = -1;
-	int rc = door_listen("vsock.sock", &fd, err);
-	if (rc == 0)
-		rc = loop_add(loop, &door->watch, fd, EPOLLIN, on_accept, err);
-	if (rc < 0)
-		return rc;
-	door->fd = steal_fd(&fd);
-	door->spare = fcntl(door->fd, F_DUPFD_CLOEXEC, 3);
-	return 0;
+	int fd;
+
+	*door = (struct hybrid_door){.loop = loop, .vsock = vsock};
+	int rc = listener_bind("vsock.sock", &fd, err);
+	return rc < 0 ? rc : listener_open(&door->listener, loop, fd, take, door, err);
 }
 
 int hybrid_connect_out(uint32_t port)
