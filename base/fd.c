@@ -106,7 +106,7 @@ ssize_t fd_send(int sock, const void *bytes, size_t n, const int *fds, size_t n_
 	}
 }
 
-ssize_t fd_receive(int sock, void *bytes, size_t n, int *fds, size_t *n_fds)
+static ssize_t receive(int sock, void *bytes, size_t n, int *fds, size_t *n_fds, int flags)
 {
 	union {
 		char room[CMSG_SPACE(sizeof(int) * RIGHTS_MAX)];
@@ -117,7 +117,7 @@ ssize_t fd_receive(int sock, void *bytes, size_t n, int *fds, size_t *n_fds)
 		.msg_iov = &iov, .msg_iovlen = 1, .msg_control = control.room, .msg_controllen = sizeof(control.room)};
 	ssize_t done;
 	do
-		done = recvmsg(sock, &msg, MSG_CMSG_CLOEXEC);
+		done = recvmsg(sock, &msg, MSG_CMSG_CLOEXEC | flags);
 	while (done < 0 && errno == EINTR);
 	if (done < 0)
 		return -errno;
@@ -147,4 +147,14 @@ ssize_t fd_receive(int sock, void *bytes, size_t n, int *fds, size_t *n_fds)
 	}
 	*n_fds = count;
 	return done;
+}
+
+ssize_t fd_receive(int sock, void *bytes, size_t n, int *fds, size_t *n_fds)
+{
+	return receive(sock, bytes, n, fds, n_fds, 0);
+}
+
+ssize_t fd_receive_now(int sock, void *bytes, size_t n, int *fds, size_t *n_fds)
+{
+	return receive(sock, bytes, n, fds, n_fds, MSG_DONTWAIT);
 }

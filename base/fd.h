@@ -30,5 +30,7 @@ ssize_t fd_send(int sock, const void *bytes, size_t n, const int *fds, size_t n_
 /** One recvmsg with MSG_CMSG_CLOEXEC: bytes (0 at the end) or -errno. *@n_fds holds the room in @fds, then how many came;
  *  descriptors beyond the room are closed and -EPROTO is returned. */
 ssize_t fd_receive(int sock, void *bytes, size_t n, int *fds, size_t *n_fds);
+/** The same without waiting, also on a blocking socket: -EAGAIN. */
+ssize_t fd_receive_now(int sock, void *bytes, size_t n, int *fds, size_t *n_fds);
 
 #endif

@@ -2,16 +2,48 @@
 /* control.c - the worker's control socket, and messages on sockets (theory of operation: control.h) */
 #include "vmm/control.h"
 
+#include "base/cleanup.h"
+#include "base/fd.h"
+
+#include <linux/sockios.h>
+#include <poll.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
+
+/** recvmsg() returned 0 bytes: true when that is the end of the socket, and no packet without bytes. */
+static bool at_end(int fd)
+{
+	struct pollfd poll_fd = {.fd = fd, .events = POLLRDHUP};
+	int queued = 0;
+
+	return poll(&poll_fd, 1, 0) == 1 && ioctl(fd, SIOCINQ, &queued) == 0 && queued == 0;
+}
+
+int vm_message_receive_fds(int fd, struct vm_message *message, int *fds, size_t *n_fds)
+{
+	struct {
+		struct vm_message message;
+		char beyond; /* a longer packet is cut, and must not look right */
+	} got;
+	ssize_t n = fd_receive_now(fd, &got, sizeof(got), fds, n_fds);
+
+	if (n == (ssize_t)offsetof(__typeof__(got), beyond) && vm_message_check(&got.message)) {
+		*message = got.message;
+		return 1;
+	}
+	while (n >= 0 && *n_fds)
+		close(fds[--*n_fds]);
+	*n_fds = 0;
+	if (n == 0)
+		return at_end(fd) ? 0 : -EAGAIN;
+	return n > 0 || n == -EAGAIN || n == -EPROTO ? -EAGAIN : 0;
+}
 
 int vm_message_receive(int fd, struct vm_message *message)
 {
-	ssize_t n = recv(fd, message, sizeof(*message), MSG_DONTWAIT | MSG_TRUNC);
-	if (n == 0)
-		return 0;
-	if (n < 0)
-		return errno == EAGAIN || errno == EINTR ? -EAGAIN : 0;
-	return n == sizeof(*message) && vm_message_check(message) ? 1 : -EAGAIN;
+	size_t none = 0;
+
+	return vm_message_receive_fds(fd, message, NULL, &none);
 }
 
 int vm_message_send(int fd, const struct vm_message *message)
@@ -36,7 +68,10 @@ int control_open(struct control *c, struct loop *loop, int fd,
 	void (*take)(void *data, const struct vm_message *message), void *data, struct husk_error *err)
 {
 	*c = (struct control){.loop = loop, .fd = fd, .take = take, .data = data};
-	return loop_add(loop, &c->watch, fd, EPOLLIN, on_control, err);
+	int rc = loop_add(loop, &c->watch, fd, EPOLLIN, on_control, err);
+	if (rc < 0)
+		control_close(c);
+	return rc;
 }
 
 void control_close(struct control *c)
@@ -44,5 +79,6 @@ void control_close(struct control *c)
 	if (c->fd < 0)
 		return;
 	loop_remove(c->loop, &c->watch);
+	cleanup_fd(&c->fd);
 	c->fd = -1;
 }

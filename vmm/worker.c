@@ -137,7 +137,7 @@ static int make_doors(struct worker *w, struct husk_error *err)
 	if (rc == 0)
 		rc = hybrid_door_open(&w->hybrid_door, &w->loop, w->vsock, err);
 	if (rc == 0 && c->control_fd >= 0)
-		rc = control_open(&w->control, &w->loop, c->control_fd, workload_control, w, err);
+		rc = control_open(&w->control, &w->loop, steal_fd(&c->control_fd), workload_control, w, err);
 	return rc;
 }
 
