@@ -50,7 +50,7 @@ static void vsock_reset(struct virtio_device *device)
 		struct vsock_conn *conn = CONTAINER_OF(gone.next, struct vsock_conn, all);
 		list_remove(&conn->all);
 		list_append(&vsock->all, &conn->all);
-		if (conn->state == VSOCK_REQUESTED) {
+		if (conn->state < VSOCK_ESTABLISHED) {
 			vsock_conn_abort(conn, false, -ECONNRESET);
 		} else { /* what the guest has sent still reaches the host */
 			conn->guest_no_send = conn->guest_no_receive = true;
@@ -149,27 +149,62 @@ static uint32_t choose_port(struct vsock *vsock, uint32_t peer_port)
 	}
 }
 
-int vsock_connect(struct vsock *vsock, int fd, uint32_t port, bool hybrid, vsock_connected_fn *connected, void *data,
-	struct husk_error *err)
+static struct buffer take_buffer(struct buffer *b)
 {
+	struct buffer taken = {0};
+	if (b) {
+		taken = *b;
+		*b = (struct buffer){0};
+	}
+	return taken;
+}
+
+int vsock_dial(
+	struct vsock *vsock, int fd, const struct vsock_dial *dial, struct vsock_conn **token, struct husk_error *err)
+{
+	CLEANUP_BUFFER struct buffer first = take_buffer(dial->first);
 	if (vsock->n_conns >= VSOCK_CONNECTIONS_MAX) {
 		close(fd);
 		return error_set(err, -ENOSPC, "connect to guest port %u: %d connections are the most there may be",
-			port, VSOCK_CONNECTIONS_MAX);
+			dial->port, VSOCK_CONNECTIONS_MAX);
 	}
-	struct vsock_conn *conn = vsock_conn_new(vsock, fd, choose_port(vsock, port), port);
+	struct vsock_conn *conn = vsock_conn_new(vsock, fd, choose_port(vsock, dial->port), dial->port);
 	if (!conn)
-		return error_set(err, -ENOMEM, "connect to guest port %u: no memory", port);
+		return error_set(err, -ENOMEM, "connect to guest port %u: no memory, or too much is watched already",
+			dial->port);
 	conn->state = VSOCK_REQUESTED;
-	conn->hybrid = hybrid;
-	conn->connected = connected;
-	conn->connected_data = data;
+	conn->hybrid = dial->hybrid;
+	conn->close_is_reset = dial->close_is_reset;
+	conn->first = take_buffer(&first);
+	conn->connected = dial->connected;
+	conn->answer = dial->answer;
+	conn->data = dial->data;
+	conn->meter = dial->meter;
+	conn->begun_ns = dial->meter ? dial->begun_ns : 0;
 	conn->deadline_ns = clock_monotonic_ns() + VSOCK_CONNECT_TIMEOUT_MS * 1000000ULL;
-	bool first = list_empty(&vsock->connecting);
+	if (token)
+		*token = conn;
+	bool only = list_empty(&vsock->connecting);
 	list_append(&vsock->connecting, &conn->connecting);
-	if (first)
+	if (only)
 		arm_timer(vsock);
 	vsock_conn_wake(conn, VSOCK_SEND_REQUEST);
 	vsock_pump(vsock);
 	return 0;
+}
+
+void vsock_cancel(struct vsock_conn *token)
+{
+	struct vsock *vsock = token->vsock;
+	bool asked = !(token->pending & VSOCK_SEND_REQUEST);
+	token->connected = NULL;
+	vsock_conn_abort(token, asked, -ECANCELED);
+	vsock_pump(vsock);
+}
+
+int vsock_connect(struct vsock *vsock, int fd, uint32_t port, bool hybrid, vsock_connected_fn *connected, void *data,
+	struct husk_error *err)
+{
+	const struct vsock_dial dial = {.port = port, .hybrid = hybrid, .connected = connected, .data = data};
+	return vsock_dial(vsock, fd, &dial, NULL, err);
 }

@@ -21,8 +21,10 @@
 
 struct vsock;
 
-/** The guest answered a connect of the host: @error is 0, or -ECONNREFUSED, -ECONNRESET, -ETIMEDOUT. On success bytes flow.
- *  Called once, never from within vsock_connect(); not called any more after vsock_destroy(). */
+/** The guest answered a connect of the host: @error is 0, or -ECONNREFUSED, -ECONNRESET, -ETIMEDOUT, or -EPIPE when the host
+ *  stream's other end went away meanwhile. On success bytes flow; on an error the host stream has been closed. Called once
+ *  - where an answer is awaited a second time, with the error, when the connection ends after all before the answer was OPEN
+ *  or GIVE_BACK. Never from within vsock_dial(); not called any more after vsock_destroy(). May dial and cancel. */
 typedef void vsock_connected_fn(void *data, int error);
 
 /** A guest program connects to host port @port: return a non-blocking stream descriptor (ownership passes to the muxer) to
@@ -43,10 +45,11 @@ enum vsock_verdict {
 	VSOCK_GIVE_BACK, /* end the guest's side; the host stream is the caller's again, nothing was read from it or written */
 };
 
-/** The guest's first bytes, before anything goes to or comes from the host stream. *@used: how many of the @n bytes belong to
- *  the answer (with MORE: all); those behind it are the host stream's. With OPEN bytes may be put into @first, which the
- *  guest gets before those of the host stream. It must not call into the muxer; a GIVE_BACK is followed up later, from the
- *  loop. Not called any more after connected() said an error. */
+/** The guest's first bytes, before anything goes to or comes from the host stream. @bytes are a copy that the guest cannot
+ *  change, at most a few KiB at a time. *@used: how many of the @n bytes belong to the answer (with MORE: all); those behind
+ *  it are the host stream's. With OPEN bytes may be appended to @first, which the guest gets before those of the host stream.
+ *  It must not call into the muxer; a GIVE_BACK is followed up later, from the loop. Not called any more after connected()
+ *  said an error. */
 typedef enum vsock_verdict vsock_answer_fn(void *data, const void *bytes, size_t n, size_t *used, struct buffer *first);
 
 /** A connect of the host: what it means, and who hears of it. Everything but @port may be zero. */
@@ -59,13 +62,19 @@ struct vsock_dial {
 	vsock_connected_fn *connected;
 	vsock_answer_fn *answer; /* NULL: none is awaited. An answer that stays out is the caller's to time */
 	void *data;
-	struct door_meter
-		*meter; /* active, bytes and the stages FIRST_BYTE (from begun_ns), READ and WRITE; outlives it */
-	uint64_t begun_ns;
+	/** May be NULL; outlives the connection. `active` counts it from when the host stream and the guest may speak to each
+	 *  other (OPEN, or connected without an answer) until the host stream is closed. bytes_in: what was read from the host
+	 *  stream for the guest, and what came with OPEN; bytes_out: what was written to the host stream, without the greeting.
+	 *  Stages: FIRST_BYTE, from begun_ns (0: not wanted) until the guest's first byte for the host stream; READ and WRITE, one
+	 *  call each that moved bytes. */
+	struct door_meter *meter;
+	uint64_t begun_ns; /* CLOCK_MONOTONIC */
 };
 
 /** Connect the host stream @fd (non-blocking, taken, also on failure) to guest port dial->port. Fails with -ENOSPC when
- *  there are VSOCK_CONNECTIONS_MAX already. A guest that does not answer within VSOCK_CONNECT_TIMEOUT_MS, be it because
+ *  there are VSOCK_CONNECTIONS_MAX already, with -ENOMEM without memory or when it cannot be watched. Until bytes may flow
+ *  the host stream is only watched for its other end going away: closed without having left any bytes, or reset, it ends the
+ *  dial with -EPIPE; bytes that were sent before a close are still delivered. A guest that does not answer within VSOCK_CONNECT_TIMEOUT_MS, be it because
  *  its driver is not up yet, gives -ETIMEDOUT. *@token (may be NULL) names it for vsock_cancel() until connected() said an
  *  error or the answer was OPEN or GIVE_BACK. */
 struct vsock_conn;

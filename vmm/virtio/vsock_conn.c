@@ -3,7 +3,12 @@
 #include "vmm/virtio/vsock_internal.h"
 
 #include <stdlib.h>
+#include <string.h>
 #include <sys/socket.h>
+
+#define ANSWER_CHUNK 4096 /* bytes of the guest that answer() gets at once */
+
+static void on_host(struct loop_watch *watch, uint32_t events);
 
 static struct vsock_conn **bucket_of(const struct vsock *vsock, uint32_t local_port, uint32_t peer_port)
 {
@@ -55,7 +60,11 @@ struct vsock_conn *vsock_conn_new(struct vsock *vsock, int fd, uint32_t local_po
 	conn->vsock = vsock;
 	conn->local_port = local_port;
 	conn->peer_port = peer_port;
-	conn->watch.fd = fd;
+	if (loop_add(vsock->loop, &conn->watch, fd, 0, on_host, NULL) < 0) {
+		close(fd);
+		free(conn);
+		return NULL;
+	}
 	conn->buf_alloc = choose_buf_alloc(vsock->n_conns++);
 	if (conn->buf_alloc == choose_buf_alloc(0))
 		widen(fd, conn->buf_alloc);
@@ -78,6 +87,10 @@ static void close_stream(struct vsock_conn *conn)
 	conn->watch.fd = -1;
 	conn->readable = false;
 	buffer_free(&conn->out);
+	buffer_free(&conn->first);
+	if (conn->counted)
+		conn->meter->active--;
+	conn->counted = false;
 }
 
 void vsock_conn_free(struct vsock_conn *conn)
@@ -89,6 +102,7 @@ void vsock_conn_free(struct vsock_conn *conn)
 	list_remove(&conn->all);
 	list_remove(&conn->ready);
 	list_remove(&conn->connecting);
+	buffer_free(&conn->first);
 	conn->vsock->n_conns--;
 	free(conn);
 }
@@ -106,28 +120,23 @@ uint32_t vsock_conn_credit(const struct vsock_conn *conn)
 	return in_flight < conn->peer_buf_alloc ? conn->peer_buf_alloc - in_flight : 0;
 }
 
-/** True while bytes of the host may flow to the guest. */
-static bool reads(const struct vsock_conn *conn)
+bool vsock_conn_reads(const struct vsock_conn *conn)
 {
 	return conn->state == VSOCK_ESTABLISHED && !conn->host_eof && !conn->guest_no_receive;
 }
-
-static void on_host(struct loop_watch *watch, uint32_t events);
 
 void vsock_conn_watch(struct vsock_conn *conn)
 {
 	struct loop *loop = conn->vsock->loop;
 	uint32_t wanted = 0;
-	if (conn->watch.fd < 0 || conn->state == VSOCK_REQUESTED)
+	if (conn->watch.fd < 0)
 		return;
-	if (reads(conn) && !conn->readable && vsock_conn_credit(conn))
+	if (vsock_conn_reads(conn) && !conn->readable && vsock_conn_credit(conn))
 		wanted |= EPOLLIN;
 	if (conn->out.size)
 		wanted |= EPOLLOUT;
 	if (!wanted && conn->host_hung_up) { /* epoll would report the hang-up in every round */
-		int fd = conn->watch.fd;
 		loop_remove(loop, &conn->watch);
-		conn->watch.fd = fd;
 	} else if (conn->watch.added) {
 		loop_modify(loop, &conn->watch, wanted);
 	} else if (loop_add(loop, &conn->watch, conn->watch.fd, wanted, on_host, NULL) < 0) {
@@ -141,7 +150,7 @@ static void consumed(struct vsock_conn *conn, size_t n)
 	size_t ours = n < conn->greeting ? n : conn->greeting;
 	conn->greeting -= ours;
 	conn->fwd_cnt += (uint32_t)(n - ours);
-	if (conn->fwd_cnt - conn->told_fwd_cnt >= conn->buf_alloc / 4 && conn->state == VSOCK_ESTABLISHED)
+	if (conn->fwd_cnt - conn->told_fwd_cnt >= conn->buf_alloc / 4 && vsock_conn_talks(conn))
 		vsock_conn_wake(conn, VSOCK_SEND_UPDATE);
 }
 
@@ -158,63 +167,152 @@ static void host_closed(struct vsock_conn *conn)
 		vsock_conn_wake(conn, VSOCK_SEND_SHUTDOWN);
 }
 
+/** One write to the host stream: bytes it took, 0 when it takes none at the moment, or none any more. */
+static size_t send_to_host(struct vsock_conn *conn, struct iovec *iov, unsigned n_iov)
+{
+	struct msghdr msg = {.msg_iov = iov, .msg_iovlen = n_iov};
+	struct door_meter *meter = conn->meter;
+	uint64_t begun = meter ? clock_monotonic_ns() : 0;
+	ssize_t n;
+	do
+		n = sendmsg(conn->watch.fd, &msg, MSG_NOSIGNAL | MSG_DONTWAIT);
+	while (n < 0 && errno == EINTR);
+	if (n < 0) {
+		if (errno != EAGAIN)
+			host_closed(conn);
+		return 0;
+	}
+	if (meter) {
+		meter->bytes_out += (size_t)n > conn->greeting ? (size_t)n - conn->greeting : 0;
+		histogram_add(&meter->stage[DOOR_WRITE], clock_monotonic_ns() - begun);
+	}
+	consumed(conn, (size_t)n);
+	return (size_t)n;
+}
+
 /** Send what was kept. */
 static void drain(struct vsock_conn *conn)
 {
 	while (conn->out.size) {
-		ssize_t n = send(conn->watch.fd, buffer_bytes(&conn->out), conn->out.size, MSG_NOSIGNAL | MSG_DONTWAIT);
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n < 0 && errno == EAGAIN)
+		struct iovec iov = {.iov_base = buffer_bytes(&conn->out), .iov_len = conn->out.size};
+		size_t n = send_to_host(conn, &iov, 1);
+		if (!n)
 			return;
-		if (n < 0) {
-			host_closed(conn);
-			return;
-		}
-		buffer_consume(&conn->out, (size_t)n);
-		consumed(conn, (size_t)n);
+		buffer_consume(&conn->out, n);
 	}
 	buffer_free(&conn->out); /* an idle connection holds no buffer */
 	if (conn->guest_no_send)
 		shutdown(conn->watch.fd, SHUT_WR);
 }
 
-void vsock_conn_write(struct vsock_conn *conn, const struct iovec *iov, unsigned n_iov, uint32_t bytes)
+/** The host stream and the guest may speak to each other. */
+static void open_stream(struct vsock_conn *conn)
 {
-	size_t done = 0;
-	conn->rx_cnt += bytes;
-	if (!conn->out.size && !conn->host_closed) {
-		struct msghdr msg = {.msg_iov = (struct iovec *)iov, .msg_iovlen = n_iov};
-		ssize_t n;
-		do
-			n = sendmsg(conn->watch.fd, &msg, MSG_NOSIGNAL | MSG_DONTWAIT);
-		while (n < 0 && errno == EINTR);
-		if (n >= 0)
-			done = (size_t)n;
-		else if (errno != EAGAIN)
-			host_closed(conn);
+	conn->state = VSOCK_ESTABLISHED;
+	if (conn->meter) {
+		conn->meter->active++;
+		conn->counted = true;
 	}
-	if (conn->host_closed)
-		done = bytes;
-	if (done)
-		consumed(conn, done);
+	if (conn->hybrid && buffer_printf(&conn->out, "OK %u\n", conn->local_port) == 0) {
+		conn->greeting = conn->out.size;
+		drain(conn);
+	}
+	conn->readable = true; /* most clients have spoken by now */
+	vsock_conn_wake(conn, 0);
+}
+
+/** Keep the guest's side's end to be told and let go of the host stream. */
+static void give_back(struct vsock_conn *conn)
+{
+	loop_remove(conn->vsock->loop, &conn->watch);
+	conn->watch.fd = -1;
+	vsock_conn_abort(conn, true, 0);
+}
+
+/** The guest's @bytes while its answer is awaited; how many of them are not for the host stream. */
+static uint32_t hear(struct vsock_conn *conn, const struct iovec *iov, unsigned n_iov, uint32_t bytes)
+{
+	uint8_t copy[ANSWER_CHUNK]; /* what is judged does not change meanwhile */
+	uint32_t heard = 0;
+	size_t at = 0;
+	for (unsigned i = 0; i < n_iov && conn->state == VSOCK_ASKING;) {
+		size_t n = iov[i].iov_len - at, used, said = conn->first.size;
+		if (n > sizeof(copy))
+			n = sizeof(copy);
+		used = n;
+		memcpy(copy, (const uint8_t *)iov[i].iov_base + at, n);
+		enum vsock_verdict verdict = conn->answer(conn->data, copy, n, &used, &conn->first);
+		if (verdict == VSOCK_GIVE_BACK) {
+			give_back(conn);
+			return bytes;
+		}
+		if (verdict == VSOCK_OPEN) {
+			if (conn->meter)
+				conn->meter->bytes_in += conn->first.size - said;
+			open_stream(conn);
+		}
+		at += used < n ? used : n;
+		heard += (uint32_t)(used < n ? used : n);
+		if (at == iov[i].iov_len) {
+			at = 0;
+			i++;
+		}
+	}
+	return heard;
+}
+
+/** Drop the first @n bytes of @iov; how many iovecs are left, at its front. */
+static unsigned iov_drop(struct iovec *iov, unsigned n_iov, size_t n)
+{
+	unsigned kept = 0;
 	for (unsigned i = 0; i < n_iov; i++) {
-		size_t skip = done < iov[i].iov_len ? done : iov[i].iov_len;
-		done -= skip;
-		if (buffer_append(&conn->out, (uint8_t *)iov[i].iov_base + skip, iov[i].iov_len - skip) < 0) {
+		size_t skip = n < iov[i].iov_len ? n : iov[i].iov_len;
+		n -= skip;
+		if (skip < iov[i].iov_len)
+			iov[kept++] = (struct iovec){
+				.iov_base = (uint8_t *)iov[i].iov_base + skip, .iov_len = iov[i].iov_len - skip};
+	}
+	return kept;
+}
+
+void vsock_conn_write(struct vsock_conn *conn, struct iovec *iov, unsigned n_iov, uint32_t bytes)
+{
+	conn->rx_cnt += bytes;
+	if (conn->state == VSOCK_ASKING) {
+		uint32_t heard = hear(conn, iov, n_iov, bytes);
+		consumed(conn, heard);
+		n_iov = iov_drop(iov, n_iov, heard);
+		bytes -= heard;
+	}
+	if (bytes && conn->begun_ns) {
+		histogram_add(&conn->meter->stage[DOOR_FIRST_BYTE], clock_monotonic_ns() - conn->begun_ns);
+		conn->begun_ns = 0;
+	}
+	if (bytes && !conn->out.size && !conn->host_closed)
+		n_iov = iov_drop(iov, n_iov, send_to_host(conn, iov, n_iov));
+	for (unsigned i = 0; i < n_iov && !conn->host_closed; i++)
+		if (buffer_append(&conn->out, iov[i].iov_base, iov[i].iov_len) < 0) {
 			vsock_conn_abort(conn, true, -ENOMEM);
 			return;
 		}
-	}
+	if (conn->host_closed)
+		for (unsigned i = 0; i < n_iov; i++)
+			consumed(conn, iov[i].iov_len);
 	vsock_conn_settle(conn);
 	vsock_conn_watch(conn);
 }
 
 void vsock_conn_shutdown(struct vsock_conn *conn, uint32_t flags)
 {
+	bool both = (flags & VIRTIO_VSOCK_SHUTDOWN_RCV) && (flags & VIRTIO_VSOCK_SHUTDOWN_SEND);
+	if (both && conn->close_is_reset && !conn->guest_no_send) {
+		vsock_conn_abort(conn, true, -ECONNRESET);
+		return;
+	}
 	if ((flags & VIRTIO_VSOCK_SHUTDOWN_RCV) && !conn->guest_no_receive) {
 		conn->guest_no_receive = true;
 		conn->readable = false;
+		buffer_free(&conn->first);
 		shutdown(conn->watch.fd, SHUT_RD);
 	}
 	if ((flags & VIRTIO_VSOCK_SHUTDOWN_SEND) && !conn->guest_no_send) {
@@ -256,12 +354,13 @@ void vsock_conn_forget(struct vsock_conn *conn)
 
 void vsock_conn_abort(struct vsock_conn *conn, bool tell, int error)
 {
-	vsock_connected_fn *connected = conn->state == VSOCK_REQUESTED ? conn->connected : NULL;
-	void *data = conn->connected_data;
+	vsock_connected_fn *connected = conn->state < VSOCK_ESTABLISHED && error ? conn->connected : NULL;
+	void *data = conn->data;
 	struct linger linger = {.l_onoff = 1}; /* TCP: a reset instead of an end */
 	if (conn->watch.fd >= 0 && conn->state == VSOCK_ESTABLISHED)
 		setsockopt(conn->watch.fd, SOL_SOCKET, SO_LINGER, &linger, sizeof(linger));
 	close_stream(conn);
+	conn->readable = false;
 	if (tell && conn->state != VSOCK_ORPHAN) {
 		conn->state = VSOCK_CLOSING;
 		conn->pending = 0;
@@ -277,16 +376,26 @@ void vsock_conn_abort(struct vsock_conn *conn, bool tell, int error)
 void vsock_conn_establish(struct vsock_conn *conn)
 {
 	vsock_connected_fn *connected = conn->connected;
-	void *data = conn->connected_data;
-	conn->state = VSOCK_ESTABLISHED;
+	void *data = conn->data;
 	list_remove(&conn->connecting);
-	if (conn->hybrid && buffer_printf(&conn->out, "OK %u\n", conn->local_port) == 0) {
-		conn->greeting = conn->out.size;
-		drain(conn);
+	if (conn->answer) {
+		conn->state = VSOCK_ASKING;
+		conn->readable = true;
+		vsock_conn_wake(conn, 0);
+	} else {
+		open_stream(conn);
 	}
 	vsock_conn_watch(conn);
 	if (connected)
 		connected(data, 0);
+}
+
+/** The host stream hung up before bytes may flow: true when it is of no use any more. Bytes that were sent before an orderly
+ *  close still have their way to go. */
+static bool is_gone(const struct vsock_conn *conn, uint32_t events)
+{
+	uint8_t byte;
+	return (events & EPOLLERR) || recv(conn->watch.fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) <= 0;
 }
 
 static void on_host(struct loop_watch *watch, uint32_t events)
@@ -295,6 +404,14 @@ static void on_host(struct loop_watch *watch, uint32_t events)
 	struct vsock *vsock = conn->vsock;
 	if (events & (EPOLLHUP | EPOLLERR))
 		conn->host_hung_up = true;
+	if (conn->state < VSOCK_ESTABLISHED) {
+		if (is_gone(conn, events))
+			vsock_conn_abort(conn, !(conn->pending & VSOCK_SEND_REQUEST), -EPIPE);
+		else
+			vsock_conn_watch(conn);
+		vsock_pump(vsock);
+		return;
+	}
 	if (conn->out.size)
 		drain(conn);
 	if (conn->state == VSOCK_ORPHAN) {
@@ -303,11 +420,10 @@ static void on_host(struct loop_watch *watch, uint32_t events)
 			return;
 		}
 	} else {
-		/* The host reads no more, and all it sent has been read: it is gone. */
-		if (conn->host_hung_up && !reads(conn))
+		if (events & EPOLLERR)
 			host_closed(conn);
 		vsock_conn_settle(conn);
-		if (reads(conn) && vsock_conn_credit(conn) && (events & (EPOLLIN | EPOLLHUP | EPOLLERR))) {
+		if (vsock_conn_reads(conn) && vsock_conn_credit(conn) && (events & (EPOLLIN | EPOLLHUP | EPOLLERR))) {
 			conn->readable = true;
 			vsock_conn_wake(conn, 0);
 		}

@@ -15,10 +15,36 @@
  * call. What the stream does not take is kept in `out`, which the announced buffer bounds: a guest that sends more than
  * its credit has broken the protocol and gets a reset.
  *
- * States: REQUESTED (we asked, the guest has not answered), ESTABLISHED, CLOSING (a reset is to be sent, the guest's last
- * bytes may still flow to the host), ORPHAN (as CLOSING, the guest knows, no longer in the table). Both directions end
- * apart: `host_eof` and `guest_no_receive` end what flows to the guest, `guest_no_send` (once `out` is empty) and
- * `host_closed` what flows to the host. With both ended the connection is CLOSING.
+ * A connect of the host may bring bytes for the guest that come before those of the host stream (`first`), and a callback
+ * that hears the guest's first bytes (`answer`) and decides by them: until it has, the host stream is left as it is.
+ *
+ * States: REQUESTED (we asked, the guest has not answered), ASKING (it has, and the callback awaits its answer), ESTABLISHED,
+ * CLOSING (a reset is to be sent, the guest's last bytes may still flow to the host), ORPHAN (as CLOSING, the guest knows, no
+ * longer in the table). Both directions end apart: `host_eof` and `guest_no_receive` end what flows to the guest,
+ * `guest_no_send` (once `out` is empty) and `host_closed` what flows to the host. With both ended the connection is CLOSING.
+ *
+ * How ends are passed on (to "reset" a unix stream is to close it; TCP gets SO_LINGER 0, hence RST):
+ *
+ *   event                                         state             effect
+ *   host: end of file                             ESTABLISHED       SHUTDOWN(SEND), once all bytes have been sent
+ *   host: other end closed, all read (HUP)        ESTABLISHED       none: as in TCP, it shows when the guest sends
+ *   host: a write fails, or a reset (ERR)         ESTABLISHED       SHUTDOWN(RCV); `out` dropped; what came before is still read
+ *   host: a read fails (the reset itself)         ESTABLISHED       RST, host stream reset
+ *   host: reset, or closed without bytes          REQUESTED, ASKING RST, host stream closed, connected(-EPIPE)
+ *   guest: SHUTDOWN(SEND)                         ESTABLISHED       shutdown(SHUT_WR) once `out` has been written
+ *   guest: SHUTDOWN(RCV)                          ESTABLISHED       shutdown(SHUT_RD)
+ *   guest: both by now                            ESTABLISHED       RST at once (the guest's port is free), then `out`, then close
+ *   guest: both, not SEND before, close_is_reset  ESTABLISHED       RST, host stream reset, `out` dropped
+ *   guest: RST, before SHUTDOWN(SEND)             ESTABLISHED       host stream reset, `out` dropped
+ *   guest: RST, after SHUTDOWN(SEND)              ESTABLISHED       `out` is written, then close
+ *   guest: RST                                    CLOSING           `out` is written, then close
+ *   guest: RST or SHUTDOWN                        REQUESTED, ASKING host stream closed, connected(error)
+ *   both directions ended                         ESTABLISHED       RST
+ *   the device is reset                           ESTABLISHED       `out` is written, then close
+ *
+ * A reset drops what waits in `out` as TCP drops what waits in the sender's queue: the receiver had no room for it. Linux
+ * sends RST in an orderly course too: in answer to our SHUTDOWN of both directions, and eight seconds after its own if no
+ * RST has come. Then the connection is CLOSING already, or the guest has ended its sending before, and nothing is lost.
  */
 #ifndef VMM_VIRTIO_VSOCK_INTERNAL_H
 #define VMM_VIRTIO_VSOCK_INTERNAL_H
@@ -68,7 +94,7 @@ static inline void list_append(struct list *head, struct list *l)
 	head->prev = l;
 }
 
-enum vsock_state { VSOCK_REQUESTED, VSOCK_ESTABLISHED, VSOCK_CLOSING, VSOCK_ORPHAN };
+enum vsock_state { VSOCK_REQUESTED, VSOCK_ASKING, VSOCK_ESTABLISHED, VSOCK_CLOSING, VSOCK_ORPHAN };
 
 /* control packets to send, in this order */
 enum vsock_pending {
@@ -86,12 +112,13 @@ struct vsock_conn {
 	struct list all, ready, connecting;
 	uint32_t local_port, peer_port;
 	uint8_t state, pending;
-	bool readable; /* the host stream may have bytes */
+	bool readable; /* `first` or the host stream may have bytes for the guest */
 	bool host_eof; /* the host sends no more */
 	bool host_closed; /* the host takes no more */
 	bool host_hung_up; /* epoll reports HUP for good */
 	bool guest_no_send, guest_no_receive;
-	bool hybrid, asked;
+	bool hybrid, close_is_reset, asked;
+	bool counted; /* in meter->active */
 	struct loop_watch watch; /* fd owned, -1: closed */
 	/* guest to host: free-running counts (§5.10.6.3) */
 	uint32_t buf_alloc, rx_cnt, fwd_cnt, told_fwd_cnt;
@@ -99,9 +126,14 @@ struct vsock_conn {
 	size_t greeting; /* bytes of out that are ours, no credit of the guest's */
 	/* host to guest */
 	uint32_t peer_buf_alloc, peer_fwd_cnt, tx_cnt;
+	struct buffer first;
+	/* what the dial said */
 	uint64_t deadline_ns;
 	vsock_connected_fn *connected;
-	void *connected_data;
+	vsock_answer_fn *answer;
+	void *data;
+	struct door_meter *meter;
+	uint64_t begun_ns; /* 0: the guest's first byte has come, or nobody wants to know when */
 };
 
 /** A reset for a packet that belongs to no connection. */
@@ -147,16 +179,17 @@ struct vsock {
 
 /* ---- vsock_conn.c ---- */
 struct vsock_conn *vsock_conn_find(const struct vsock *vsock, uint32_t local_port, uint32_t peer_port);
-/** Make one over @fd (taken, also on failure); NULL without memory or beyond the limit. */
+/** Make one over @fd (taken, also on failure), watched for its end; NULL without memory or beyond the limit. */
 struct vsock_conn *vsock_conn_new(struct vsock *vsock, int fd, uint32_t local_port, uint32_t peer_port);
 /** Put it in the list of those with something to send. */
 void vsock_conn_wake(struct vsock_conn *conn, unsigned pending);
 /** Watch the host stream for what can be worked on. */
 void vsock_conn_watch(struct vsock_conn *conn);
-/** The guest answered a connect. */
+/** The guest answered a connect. Calls connected(). */
 void vsock_conn_establish(struct vsock_conn *conn);
-/** Write @iov's @bytes to the host, keeping what it does not take. */
-void vsock_conn_write(struct vsock_conn *conn, const struct iovec *iov, unsigned n_iov, uint32_t bytes);
+/** Write @iov's @bytes to the host, keeping what it does not take; what belongs to an answer goes to answer(). Changes @iov;
+ *  frees nothing. */
+void vsock_conn_write(struct vsock_conn *conn, struct iovec *iov, unsigned n_iov, uint32_t bytes);
 /** The guest's SHUTDOWN @flags. */
 void vsock_conn_shutdown(struct vsock_conn *conn, uint32_t flags);
 /** Move on to CLOSING when both directions have ended. */
@@ -168,6 +201,13 @@ void vsock_conn_forget(struct vsock_conn *conn);
 void vsock_conn_free(struct vsock_conn *conn);
 /** Bytes the guest has room for. */
 uint32_t vsock_conn_credit(const struct vsock_conn *conn);
+/** True while bytes of the host stream may flow to the guest. */
+bool vsock_conn_reads(const struct vsock_conn *conn);
+/** True while the guest may send, and be sent, more than control packets. */
+static inline bool vsock_conn_talks(const struct vsock_conn *conn)
+{
+	return conn->state == VSOCK_ASKING || conn->state == VSOCK_ESTABLISHED;
+}
 
 /* ---- vsock_rx.c ---- */
 /** Answer a packet with a reset (never a reset). There must be room: n_resets < VSOCK_RESETS. */

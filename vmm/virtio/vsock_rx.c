@@ -161,11 +161,53 @@ static void deliver(struct vsock_conn *conn, uint32_t bytes)
 	virtqueue_unpop(q, vsock->rx.n - i);
 }
 
-/** Read the host stream into the guest's buffers; false without a buffer. */
+/** Put bytes that were given for the guest into the collected buffers. */
+static void send_first(struct vsock_conn *conn, uint32_t room)
+{
+	struct vsock *vsock = conn->vsock;
+	uint32_t n = conn->first.size < room ? (uint32_t)conn->first.size : room;
+	iov_scatter(vsock->rx.data, vsock->rx.n_data, buffer_bytes(&conn->first), n);
+	deliver(conn, n);
+	buffer_consume(&conn->first, n);
+	if (!conn->first.size)
+		buffer_free(&conn->first);
+}
+
+/** Read the host stream into the collected buffers. */
+static void read_stream(struct vsock_conn *conn, uint32_t room)
+{
+	struct vsock *vsock = conn->vsock;
+	uint64_t begun = conn->meter ? clock_monotonic_ns() : 0;
+	ssize_t n;
+	do
+		n = readv(conn->watch.fd, vsock->rx.data, (int)vsock->rx.n_data);
+	while (n < 0 && errno == EINTR);
+	int error = n < 0 ? errno : 0;
+	deliver(conn, n > 0 ? (uint32_t)n : 0);
+	if (n > 0 && conn->meter) {
+		conn->meter->bytes_in += (uint64_t)n;
+		histogram_add(&conn->meter->stage[DOOR_READ], clock_monotonic_ns() - begun);
+	}
+	if (n < (ssize_t)room) /* dry for now; epoll tells when there is more, or the end */
+		conn->readable = false;
+	if (n == 0) {
+		conn->host_eof = true;
+		vsock_conn_wake(conn, VSOCK_SEND_SHUTDOWN);
+		vsock_conn_settle(conn);
+	} else if (error && error != EAGAIN) {
+		vsock_conn_abort(conn, true, -error);
+	}
+}
+
+/** One turn of what flows to the guest; false without a buffer. */
 static bool send_bytes(struct vsock_conn *conn)
 {
 	struct vsock *vsock = conn->vsock;
 	uint32_t credit = vsock_conn_credit(conn);
+	if (!conn->first.size && !vsock_conn_reads(conn)) {
+		conn->readable = false;
+		return true;
+	}
 	if (!credit) { /* the guest's next update makes it readable again */
 		conn->readable = false;
 		if (!conn->asked)
@@ -176,21 +218,10 @@ static bool send_bytes(struct vsock_conn *conn)
 	uint32_t room = collect(vsock, credit < VSOCK_QUANTUM ? credit : VSOCK_QUANTUM);
 	if (!room)
 		return false;
-	ssize_t n;
-	do
-		n = readv(conn->watch.fd, vsock->rx.data, (int)vsock->rx.n_data);
-	while (n < 0 && errno == EINTR);
-	int error = n < 0 ? errno : 0;
-	deliver(conn, n > 0 ? (uint32_t)n : 0);
-	if (n < (ssize_t)room) /* dry for now; epoll tells when there is more, or the end */
-		conn->readable = false;
-	if (n == 0) {
-		conn->host_eof = true;
-		vsock_conn_wake(conn, VSOCK_SEND_SHUTDOWN);
-		vsock_conn_settle(conn);
-	} else if (error && error != EAGAIN) {
-		vsock_conn_abort(conn, true, -error);
-	}
+	if (conn->first.size)
+		send_first(conn, room);
+	else
+		read_stream(conn, room);
 	return true;
 }
 

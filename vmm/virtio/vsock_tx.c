@@ -45,10 +45,10 @@ static void update_credit(struct vsock_conn *conn, const struct virtio_vsock_hdr
 	bool had_none = !vsock_conn_credit(conn);
 	conn->peer_buf_alloc = h->buf_alloc;
 	conn->peer_fwd_cnt = h->fwd_cnt;
-	if (conn->state != VSOCK_ESTABLISHED || !had_none || !vsock_conn_credit(conn))
+	if (!vsock_conn_talks(conn) || !had_none || !vsock_conn_credit(conn))
 		return;
 	conn->asked = false;
-	if (!conn->host_eof && !conn->guest_no_receive && conn->watch.fd >= 0) {
+	if (conn->first.size || vsock_conn_reads(conn)) {
 		conn->readable = true;
 		vsock_conn_wake(conn, 0);
 	}
@@ -63,8 +63,8 @@ static bool on_bytes(struct vsock *vsock, struct vsock_conn *conn, const struct 
 		in_flight += vsock->tx.bytes;
 	if (conn->guest_no_send || h->len > c->read_bytes - HEADER || h->len > conn->buf_alloc - in_flight) {
 		flush(vsock);
-		if (conn->state == VSOCK_ESTABLISHED)
-			vsock_conn_abort(conn, true, -EPROTO);
+		if (vsock_conn_talks(conn))
+			vsock_conn_abort(conn, true, -ECONNRESET);
 		return false;
 	}
 	vsock->tx.conn = conn;
@@ -76,13 +76,13 @@ static bool on_bytes(struct vsock *vsock, struct vsock_conn *conn, const struct 
 
 static void on_control(struct vsock *vsock, struct vsock_conn *conn, const struct virtio_vsock_hdr *h)
 {
-	bool established = conn->state == VSOCK_ESTABLISHED;
+	bool talks = vsock_conn_talks(conn);
 	switch (h->op) {
 	case VIRTIO_VSOCK_OP_RST:
-		if (conn->state == VSOCK_CLOSING)
+		if (conn->state == VSOCK_CLOSING || conn->guest_no_send)
 			vsock_conn_forget(conn);
 		else
-			vsock_conn_abort(conn, false, established ? -ECONNRESET : -ECONNREFUSED);
+			vsock_conn_abort(conn, false, talks ? -ECONNRESET : -ECONNREFUSED);
 		return;
 	case VIRTIO_VSOCK_OP_RESPONSE:
 		if (conn->state != VSOCK_REQUESTED || (conn->pending & VSOCK_SEND_REQUEST))
@@ -90,21 +90,21 @@ static void on_control(struct vsock *vsock, struct vsock_conn *conn, const struc
 		vsock_conn_establish(conn);
 		return;
 	case VIRTIO_VSOCK_OP_SHUTDOWN:
-		if (!established)
+		if (conn->state != VSOCK_ESTABLISHED)
 			break;
 		vsock_conn_shutdown(conn, h->flags);
 		return;
 	case VIRTIO_VSOCK_OP_CREDIT_REQUEST:
-		if (!established)
+		if (!talks)
 			break;
 		vsock_conn_wake(conn, VSOCK_SEND_UPDATE);
 		return;
 	case VIRTIO_VSOCK_OP_CREDIT_UPDATE:
-		if (!established)
+		if (!talks)
 			break;
 		vsock_conn_watch(conn);
 		return;
-	default: /* REQUEST for a connection that exists, INVALID, unknown */
+	default: /* REQUEST for a connection that exists, INVALID, unknown; RW while it may not */
 		break;
 	}
 	if (conn->state != VSOCK_CLOSING) /* there the guest's packets crossed our reset */
@@ -140,7 +140,7 @@ static bool on_packet(struct vsock *vsock)
 		return false;
 	}
 	update_credit(conn, &h);
-	if (h.op == VIRTIO_VSOCK_OP_RW && conn->state == VSOCK_ESTABLISHED)
+	if (h.op == VIRTIO_VSOCK_OP_RW && vsock_conn_talks(conn))
 		return on_bytes(vsock, conn, &h);
 	on_control(vsock, conn, &h);
 	return false;
