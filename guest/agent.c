@@ -4,7 +4,14 @@
  *
  * Theory of operation: one thread, one epoll loop. A connection reads frames into its `in`, hands each to what its state
  * allows, and writes from its `out`; handlers only ever append to `out` and mark the connection, and connection_settle() at
- * the end of each handler writes, re-arms and frees. So no handler finds its connection gone under it.
+ * the end of each handler writes, re-arms and frees. So no handler finds its connection gone under it. A connection that
+ * becomes a forward is handed over and leaves the agent's books.
+ *
+ * A LISTENERS client that does not read costs one frame: while that is under way its connection is only marked stale, and
+ * gets the newest state once the frame is gone.
+ *
+ * The more connections there are, the less the host may have in flight on each, so that clients whose service does not read
+ * cannot fill the guest's memory.
  *
  * Children are reaped through a signalfd: programs of ours go to exec.c, the rest is what PID 1 inherits.
  *
@@ -17,7 +24,10 @@
 #include "base/fd.h"
 #include "guest/console.h"
 #include "guest/exec.h"
+#include "guest/forward.h"
+#include "guest/listeners.h"
 
+#include <fcntl.h>
 #include <linux/vm_sockets.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -27,14 +37,16 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#define CONNECTIONS_MAX 256
+#define OPERATIONS_MAX 256 /* forwards are counted apart */
+#define CONNECTIONS_MAX (FORWARDS_MAX + OPERATIONS_MAX)
+#define ACCEPTS_MAX 64 /* per wake-up; then the others */
 #define READ_SIZE (128u << 10)
+#define REQUEST_READ_SIZE (16u << 10)
 #define POWER_DELAY_MS 200 /* for the host to take the OK */
 
 static void connection_free(struct connection *c)
 {
 	struct agent *agent = c->agent;
-	struct connection **at = &agent->connections;
 
 	if (c->power) {
 		agent->end = "the host asked for it";
@@ -47,12 +59,15 @@ static void connection_free(struct connection *c)
 	}
 	if (c->exec)
 		exec_abandon(c->exec);
-	while (*at != c)
-		at = &(*at)->next;
-	*at = c->next;
+	if (c->forward)
+		forward_abandon(c->forward);
+	*(c->prev ? &c->prev->next : &agent->connections) = c->next;
+	if (c->next)
+		c->next->prev = c->prev;
 	agent->n_connections--;
+	agent->n_operations -= c->counted;
 	loop_remove(&agent->loop, &c->watch);
-	close(c->watch.fd);
+	cleanup_fd(&c->watch.fd);
 	buffer_free(&c->in);
 	buffer_free(&c->out);
 	free(c);
@@ -74,7 +89,8 @@ void connection_error(struct connection *c, enum agent_error code, const char *f
 	c->exec = NULL;
 }
 
-void connection_settle(struct connection *c)
+/** Write until all is gone or the socket is full. */
+static void connection_write(struct connection *c)
 {
 	while (c->out.size && !c->broken) {
 		ssize_t n = send(c->watch.fd, buffer_bytes(&c->out), c->out.size, MSG_NOSIGNAL | MSG_DONTWAIT);
@@ -85,13 +101,30 @@ void connection_settle(struct connection *c)
 		else if (n == 0 || errno != EINTR)
 			c->broken = true;
 	}
+}
+
+void connection_settle(struct connection *c)
+{
+	if (c->state == CONNECTION_HANDED_OVER)
+		return connection_free(c);
+	connection_write(c);
+	if (c->stale && !c->out.size && c->state == CONNECTION_LISTENERS) {
+		size_t n;
+		const struct agent_listener *listeners = listeners_get(c->agent->listeners, &n);
+		agent_listening_put(&c->out, listeners, n);
+		c->stale = false;
+		connection_write(c);
+	}
 	if (c->broken)
 		return connection_free(c);
 	if (c->state == CONNECTION_CLOSING && !c->out.size && !c->shut) {
 		shutdown(c->watch.fd, SHUT_WR);
 		c->shut = true;
 	}
-	loop_modify(&c->agent->loop, &c->watch, c->out.size ? EPOLLIN | EPOLLOUT : EPOLLIN);
+	if (!c->out.size && c->state != CONNECTION_EXEC)
+		buffer_free(&c->out);
+	uint32_t reads = c->state == CONNECTION_FORWARD ? 0 : EPOLLIN;
+	loop_modify(&c->agent->loop, &c->watch, c->out.size ? reads | EPOLLOUT : reads);
 }
 
 void agent_end_in(struct agent *agent, const char *why, uint64_t ms)
@@ -142,8 +175,24 @@ static void request_power(struct connection *c, const struct agent_frame *frame)
 	agent_end_in(c->agent, "the host asked for it", POWER_DELAY_MS);
 }
 
+static void request_listeners(struct connection *c)
+{
+	if (!c->agent->listeners)
+		return connection_error(c, AGENT_ERROR_UNSUPPORTED, "%s", c->agent->no_listeners.message);
+	c->state = CONNECTION_LISTENERS;
+	c->stale = true;
+}
+
 static void frame_request(struct connection *c, const struct agent_frame *frame)
 {
+	struct agent *agent = c->agent;
+
+	if (frame->type == AGENT_FORWARD)
+		return forward_open(c, frame);
+	if (agent->n_operations == OPERATIONS_MAX)
+		return connection_error(c, AGENT_ERROR_SYSTEM, "%d operations are under way already", OPERATIONS_MAX);
+	agent->n_operations++;
+	c->counted = true;
 	switch (frame->type) {
 	case AGENT_EXEC:
 		return exec_open(c, frame);
@@ -151,6 +200,10 @@ static void frame_request(struct connection *c, const struct agent_frame *frame)
 		if (frame->size)
 			return connection_error(c, AGENT_ERROR_PROTOCOL, "SYNC has no payload");
 		return request_sync(c);
+	case AGENT_LISTENERS:
+		if (frame->size)
+			return connection_error(c, AGENT_ERROR_PROTOCOL, "LISTENERS has no payload");
+		return request_listeners(c);
 	case AGENT_POWER:
 		return request_power(c, frame);
 	default:
@@ -169,21 +222,35 @@ static void connection_frame(struct connection *c, const struct agent_frame *fra
 		return exec_frame(c, frame);
 	case CONNECTION_SYNC:
 		return connection_error(c, AGENT_ERROR_PROTOCOL, "a frame after SYNC");
+	case CONNECTION_LISTENERS:
+		return connection_error(c, AGENT_ERROR_PROTOCOL, "a frame after LISTENERS");
+	case CONNECTION_FORWARD:
+	case CONNECTION_HANDED_OVER:
 	case CONNECTION_CLOSING:
 		return;
 	}
+}
+
+/** Does what lies in `in` belong to the agent, and is it to be read now? */
+static bool takes_frames(const struct connection *c)
+{
+	return !c->broken && c->state < CONNECTION_FORWARD;
 }
 
 static void connection_ready(struct loop_watch *watch, uint32_t events)
 {
 	struct connection *c = CONTAINER_OF(watch, struct connection, watch);
 
-	if (events & (EPOLLIN | EPOLLHUP | EPOLLERR)) {
-		ssize_t n = buffer_read(&c->in, watch->fd, READ_SIZE);
+	if (c->state == CONNECTION_FORWARD) {
+		c->broken = events & (EPOLLHUP | EPOLLERR);
+	} else if (events & (EPOLLIN | EPOLLHUP | EPOLLERR)) {
+		/* A request is short, and what comes behind FORWARD is not ours to keep. */
+		bool is_new = c->state == CONNECTION_HELLO || c->state == CONNECTION_REQUEST;
+		ssize_t n = buffer_read(&c->in, watch->fd, is_new ? REQUEST_READ_SIZE : READ_SIZE);
 		if (n == 0 || (n < 0 && n != -EAGAIN && n != -EINTR))
 			c->broken = true;
 	}
-	while (!c->broken && c->state != CONNECTION_CLOSING && c->in.size) {
+	while (takes_frames(c) && c->in.size) {
 		struct agent_frame frame;
 		long used = agent_frame_decode(buffer_bytes(&c->in), c->in.size, &frame);
 		if (used == 0)
@@ -192,10 +259,11 @@ static void connection_ready(struct loop_watch *watch, uint32_t events)
 			connection_error(c, AGENT_ERROR_PROTOCOL, "malformed frame");
 			break;
 		}
-		connection_frame(c, &frame);
+		/* The frame's bytes stay where they are until the next are read; what lies behind may be handed over. */
 		buffer_consume(&c->in, (size_t)used);
+		connection_frame(c, &frame);
 	}
-	if (c->state == CONNECTION_CLOSING)
+	if (c->state == CONNECTION_CLOSING || (!c->in.size && c->state != CONNECTION_EXEC))
 		buffer_free(&c->in);
 	connection_settle(c);
 }
@@ -208,31 +276,94 @@ static bool is_host(const struct sockaddr_vm *peer, socklen_t size)
 	return size >= sizeof(*peer) && peer->svm_family == AF_VSOCK && peer->svm_cid == VMADDR_CID_HOST;
 }
 
-static void listener_ready(struct loop_watch *watch, uint32_t events)
+/** How much the host may have in flight on each of @n connections. All together stay below half a GiB, and few are fast. */
+static uint64_t choose_buffer_size(size_t n)
 {
-	struct agent *agent = CONTAINER_OF(watch, struct agent, listener);
-	struct sockaddr_vm peer = {0};
-	socklen_t size = sizeof(peer);
+	return n < 64 ? 1u << 20 : n < 256 ? 256u << 10 : n < 2048 ? 64u << 10 : 16u << 10;
+}
 
-	CLEANUP_FD int fd = accept4(watch->fd, (struct sockaddr *)&peer, &size, SOCK_CLOEXEC | SOCK_NONBLOCK);
-	if (fd < 0)
+/** Accepted sockets inherit the listener's buffer size. */
+static void size_buffers(struct agent *agent)
+{
+	uint64_t size = choose_buffer_size(agent->n_connections + forwards_count(agent->forwards));
+
+	if (!agent->from_host_only || size == agent->buffer_size)
 		return;
-	if (agent->from_host_only && !is_host(&peer, size)) {
-		console_debug("refused a connection of CID %u", peer.svm_cid);
-		return;
-	}
+	setsockopt(agent->listener.fd, AF_VSOCK, SO_VM_SOCKETS_BUFFER_SIZE, &size, sizeof(size));
+	agent->buffer_size = size;
+}
+
+/** Take @fd (taken, also on failure) in. */
+static void connection_open(struct agent *agent, int fd)
+{
 	struct connection *c = agent->n_connections < CONNECTIONS_MAX ? calloc(1, sizeof(*c)) : NULL;
+
 	if (!c || loop_add(&agent->loop, &c->watch, fd, EPOLLIN, connection_ready, NULL) < 0) {
 		free(c);
+		close(fd);
 		return;
 	}
-	steal_fd(&fd);
 	c->agent = agent;
 	c->next = agent->connections;
+	if (c->next)
+		c->next->prev = c;
 	agent->connections = c;
 	agent->n_connections++;
 	agent_hello_put(&c->out);
 	connection_settle(c);
+}
+
+/** There is no descriptor left for the connection that waits: close it, or it would be reported in every round. */
+static void drop_waiting(struct agent *agent)
+{
+	cleanup_fd(&agent->spare);
+	int fd = accept4(agent->listener.fd, NULL, NULL, SOCK_CLOEXEC);
+	cleanup_fd(&fd);
+	agent->spare = open("/", O_PATH | O_CLOEXEC);
+}
+
+/** Accept what waits; false when that was all for now. */
+static bool accept_one(struct agent *agent)
+{
+	struct sockaddr_vm peer = {0};
+	socklen_t size = sizeof(peer);
+	int fd = accept4(agent->listener.fd, (struct sockaddr *)&peer, &size, SOCK_CLOEXEC | SOCK_NONBLOCK);
+
+	if (fd < 0) {
+		bool again = errno == ECONNABORTED || errno == EINTR;
+		if (errno == EMFILE || errno == ENFILE)
+			drop_waiting(agent);
+		return again;
+	}
+	if (agent->from_host_only && !is_host(&peer, size)) {
+		console_debug("refused a connection of CID %u", peer.svm_cid);
+		close(fd);
+	} else {
+		connection_open(agent, fd);
+	}
+	return true;
+}
+
+static void listener_ready(struct loop_watch *watch, uint32_t events)
+{
+	struct agent *agent = CONTAINER_OF(watch, struct agent, listener);
+
+	for (int i = 0; i < ACCEPTS_MAX && accept_one(agent); i++)
+		;
+	size_buffers(agent);
+}
+
+static void listeners_changed(void *data)
+{
+	struct agent *agent = data;
+
+	for (struct connection *c = agent->connections, *next; c; c = next) {
+		next = c->next;
+		if (c->state != CONNECTION_LISTENERS)
+			continue;
+		c->stale = true;
+		connection_settle(c);
+	}
 }
 
 static bool sync_reaped(struct agent *agent, pid_t pid)
@@ -291,12 +422,21 @@ static int watch_children(struct agent *agent, struct husk_error *err)
 	return rc;
 }
 
+/** A kernel that cannot tell has an agent that says so to who asks, and does all the rest. */
+static void watch_listeners(struct agent *agent)
+{
+	int rc = listeners_open(
+		&agent->loop, agent->setup->cgroup, listeners_changed, agent, &agent->listeners, &agent->no_listeners);
+	console_debug("listeners are told%s%s", rc < 0 ? " not: " : "", rc < 0 ? agent->no_listeners.message : "");
+}
+
 int agent_serve(int listener, bool from_host_only, int ready, const struct workload_setup *setup, const char **why,
 	struct husk_error *err)
 {
 	struct agent agent = {.setup = setup, .from_host_only = from_host_only, .end = "the agent's loop ended"};
 
 	signal(SIGPIPE, SIG_IGN);
+	agent.spare = open("/", O_PATH | O_CLOEXEC);
 	int rc = loop_init(&agent.loop, err);
 	if (rc == 0)
 		rc = watch_children(&agent, err);
@@ -306,6 +446,10 @@ int agent_serve(int listener, bool from_host_only, int ready, const struct workl
 		rc = loop_add(&agent.loop, &agent.listener, listener, EPOLLIN, listener_ready, err);
 	if (rc == 0 && ready >= 0)
 		rc = loop_add(&agent.loop, &agent.ready, ready, EPOLLIN, ready_done, err);
+	if (rc == 0)
+		rc = forwards_open(&agent.loop, &agent.forwards, err);
+	if (rc == 0)
+		watch_listeners(&agent); /* before the first program can run */
 	if (rc == 0)
 		rc = loop_run(&agent.loop, err);
 	*why = agent.end;

@@ -11,18 +11,26 @@
 #include <sys/resource.h>
 #include <sys/types.h>
 
-struct exec;
 struct agent;
+struct exec;
+struct forward;
+struct forwards;
+struct listeners;
+
+#define AGENT_LISTEN_BACKLOG 4096 /* a host may connect in bursts; the agent accepts as fast as it can */
 
 enum connection_state {
 	CONNECTION_HELLO, /* waits for the client's HELLO */
 	CONNECTION_REQUEST,
 	CONNECTION_EXEC,
 	CONNECTION_SYNC,
+	CONNECTION_LISTENERS,
+	CONNECTION_FORWARD, /* the port is being connected; nothing is read */
+	CONNECTION_HANDED_OVER, /* to a forward: nothing but this struct is left */
 	CONNECTION_CLOSING, /* what is in `out` is the last */
 };
 
-/** One connection, one operation. */
+/** One connection, one operation. While it waits for its request, or is a forward's, it holds no buffers. */
 struct connection {
 	struct agent *agent;
 	struct loop_watch watch;
@@ -32,9 +40,12 @@ struct connection {
 	bool was_main; /* carried the workload to its end: when the host has taken it, the VM ends */
 	bool power; /* its end is the VM's */
 	bool shut; /* all is written and the peer knows; it stays until the peer closes, whose frames may be under way */
+	bool counted; /* among agent->n_operations */
+	bool stale; /* LISTENERS: the client does not know the newest state */
 	pid_t sync_pid;
 	struct exec *exec;
-	struct connection *next;
+	struct forward *forward; /* while it is being connected */
+	struct connection *prev, *next;
 };
 
 struct agent {
@@ -42,7 +53,12 @@ struct agent {
 	const struct workload_setup *setup;
 	struct loop_watch listener, child_signal, timer, ready;
 	struct connection *connections;
-	size_t n_connections;
+	size_t n_connections, n_operations;
+	int spare; /* given up for a moment to accept and close what there is no descriptor for */
+	uint64_t buffer_size; /* of accepted connections */
+	struct listeners *listeners; /* NULL: this kernel cannot tell */
+	struct husk_error no_listeners; /* why */
+	struct forwards *forwards;
 	struct exec *execs;
 	struct exec *main; /* the workload, running; NULL before and after */
 	bool from_host_only; /* the listener is vsock: peers other than the host are refused */

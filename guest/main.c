@@ -37,7 +37,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#define LISTEN_BACKLOG 64
+#define FILES_MAX (1u << 20) /* fs.nr_open's default; a forward has two descriptors */
 #define VSOCK_BUFFER (1u << 20) /* what the host may have in flight towards one connection of the agent */
 #define CLOCK_SLACK_NS 1000000000ll
 
@@ -131,7 +131,7 @@ static int listen_vsock(struct husk_error *err)
 	if (fd < 0)
 		return error_errno(err, "make a vsock socket");
 	set_vsock_buffer(fd);
-	if (bind(fd, (struct sockaddr *)&address, sizeof(address)) < 0 || listen(fd, LISTEN_BACKLOG) < 0)
+	if (bind(fd, (struct sockaddr *)&address, sizeof(address)) < 0 || listen(fd, AGENT_LISTEN_BACKLOG) < 0)
 		return error_errno(err, "listen on vsock port %d", AGENT_PORT);
 	return steal_fd(&fd);
 }
@@ -159,6 +159,14 @@ static int say_ready(uint64_t init_ns, struct husk_error *err)
 	return rc < 0 ? error_set(err, rc, "say READY: %s", strerror(-rc)) : steal_fd(&fd);
 }
 
+/** The agent's own limit; programs get theirs before their exec. */
+static void allow_files(void)
+{
+	const struct rlimit files = {.rlim_cur = FILES_MAX, .rlim_max = FILES_MAX};
+	if (setrlimit(RLIMIT_NOFILE, &files) < 0)
+		console_debug("raise the limit of open files: %s", strerror(errno));
+}
+
 static int serve(
 	const struct envelope *envelope, int cgroup, uint64_t init_ns, const char **why, struct husk_error *err)
 {
@@ -172,6 +180,7 @@ static int serve(
 		.shm_size = envelope->shm_size,
 		.nofile = envelope->nofile,
 	};
+	allow_files();
 	int listener = listen_vsock(err);
 	if (listener < 0)
 		return listener;

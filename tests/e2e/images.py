@@ -36,7 +36,7 @@ def sha256(data):
 def recipe():
     """What the images are made from; another recipe makes another directory."""
     parts = [(HERE / "images.py").read_bytes(), (HERE / "guest" / "vs.c").read_bytes(),
-             (HERE / "guest" / "peer.c").read_bytes(), SERVICES.read_bytes()]
+             (HERE / "guest" / "peer.c").read_bytes(), (HERE / "guest" / "tcp.c").read_bytes(), SERVICES.read_bytes()]
     parts.append(pathlib.Path(busybox_binary()).read_bytes())
     return hashlib.sha256(b"".join(parts)).hexdigest()[:16]
 
@@ -169,6 +169,7 @@ def busybox_layer():
         layer.symlink(f"bin/{applet}", "busybox")
     layer.add("bin/vs", compiled("vs").read_bytes(), 0o755)
     layer.add("bin/peer", compiled("peer").read_bytes(), 0o755)
+    layer.add("bin/tcp", compiled("tcp").read_bytes(), 0o755)
     layer.add("etc/passwd", "root:x:0:0:root:/root:/bin/sh\nalice:x:1000:1000:Alice:/home/alice:/bin/sh\n"
               "bob:x:1001:1001::/:/bin/sh\nnobody:x:65534:65534::/nonexistent:/bin/false\n")
     layer.add("etc/group", "root:x:0:\nalice:x:1000:\nbob:x:1001:\naudio:x:29:alice\nvideo:x:44:alice,bob\ngames:x:60:\n")

@@ -2,12 +2,15 @@
 /*
  * agent-native.c - the agent as an ordinary process of root's: agent-native ROOT SOCKET [read-only VOLUME…]
  *
+ * HUSK_TEST_CGROUP in the environment, a directory of a cgroup2 file system, is the workload's cgroup.
+ *
  * The directory ROOT becomes the workloads' root, the unix socket SOCKET stands for vsock. Exit status 77: this machine does
  * not let us make the namespaces.
  */
 #include "base/cleanup.h"
 #include "guest/agent.h"
 
+#include <fcntl.h>
 #include <sched.h>
 #include <stdio.h>
 #include <string.h>
@@ -20,12 +23,12 @@ int main(int argc, char **argv)
 {
 	struct husk_error err = {0};
 	struct sockaddr_un address = {.sun_family = AF_UNIX};
-	const char *why = "";
+	const char *why = "", *cgroup = getenv("HUSK_TEST_CGROUP");
 	if (argc < 3)
 		return 2;
 	struct workload_setup setup = {
 		.root = argv[1],
-		.cgroup = -1,
+		.cgroup = cgroup ? open(cgroup, O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1,
 		.hostname = "native",
 		.read_only = argc > 3,
 		.volumes = argv + 4,
@@ -41,7 +44,8 @@ int main(int argc, char **argv)
 	}
 	int listener = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 	snprintf(address.sun_path, sizeof(address.sun_path), "%s", argv[2]);
-	if (bind(listener, (struct sockaddr *)&address, sizeof(address)) < 0 || listen(listener, 64) < 0)
+	if (bind(listener, (struct sockaddr *)&address, sizeof(address)) < 0 ||
+		listen(listener, AGENT_LISTEN_BACKLOG) < 0)
 		return 1;
 	int rc = agent_serve(listener, false, -1, &setup, &why, &err);
 	printf("%s\n", rc < 0 ? err.message : why);

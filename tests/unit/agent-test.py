@@ -1,12 +1,18 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
 """The agent does what docs/agent-protocol.md says: agent-test.py AGENT_NATIVE (as root; busybox makes the root)."""
+import contextlib
+import hashlib
 import os
+import resource
+import select
 import shutil
+import socket
 import struct
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
@@ -53,13 +59,15 @@ def make_root(directory):
 
 
 class Agent:
-    def __init__(self, tool, *options):
+    def __init__(self, tool, *options, cgroup=None, files=None):
         self.directory = tempfile.mkdtemp(prefix="husk-agent-")
         os.mkdir(f"{self.directory}/root", 0o755)
         make_root(f"{self.directory}/root")
         self.path = f"{self.directory}/agent.sock"
+        environment = {**os.environ, **({"HUSK_TEST_CGROUP": cgroup} if cgroup else {})}
         self.process = subprocess.Popen(
-            [tool, f"{self.directory}/root", self.path, *options], stdout=subprocess.PIPE, text=True)
+            [tool, f"{self.directory}/root", self.path, *options], stdout=subprocess.PIPE, text=True, env=environment,
+            preexec_fn=files and (lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (files, files))))
         for _ in range(500):
             if os.path.exists(self.path):
                 return
@@ -209,6 +217,422 @@ def test_terminal(a):
     same(a.exec(["cat"], TTY | WITH_STDIN).run(b"x\n"), ((1, 0), b"x\r\nx\r\n", b""), "EOF is typed")
 
 
+# ---- FORWARD ----
+
+DATA = (bytes(range(256)) * 257 + b"tail") * 32  # 2 MiB that do not align
+RESET = struct.pack("ii", 1, 0)  # SO_LINGER: close(2) resets
+
+
+def listen(address="127.0.0.1", backlog=64):
+    server = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET)
+    server.bind((address, 0))
+    server.listen(backlog)
+    server.settimeout(15)
+    return server, server.getsockname()[1]
+
+
+def bridge(a, server, port, behind=b""):
+    """Both ends of a forward: the host's socket and the service's."""
+    host, pending = forward(a.path, port, behind)
+    assert not pending, pending
+    service = server.accept()[0]
+    service.settimeout(15)
+    return host, service
+
+
+def read_all(sock):
+    """(bytes, how it ended)"""
+    data = b""
+    while True:
+        try:
+            more = sock.recv(1 << 16)
+        except ConnectionResetError:
+            return data, "reset"
+        if not more:
+            return data, "end"
+        data += more
+
+
+def in_thread(function, *arguments):
+    thread = threading.Thread(target=function, args=arguments)
+    thread.start()
+    return thread
+
+
+def send_and_shut(sock, data):
+    sock.sendall(data)
+    sock.shutdown(socket.SHUT_WR)
+
+
+def memory(process):
+    with open(f"/proc/{process.pid}/statm") as f:
+        return int(f.read().split()[1]) * 4096
+
+
+def files(process):
+    return len(os.listdir(f"/proc/{process.pid}/fd"))
+
+
+def test_forward(a):
+    server, port = listen()
+    for payload in (b"", b"\0\0\0\0", b"\1\0\1\0", b"\1\0"):
+        c = Connection(a.path)
+        c.send(frame(FORWARD, payload))
+        try:
+            c.answer()
+            check(False, "a malformed FORWARD is refused")
+        except Refused as refused:
+            check(refused.code == 1 and c.receive() is None, "a malformed FORWARD is refused", payload)
+        c.close()
+    unused, closed_port = listen()
+    unused.close()
+    try:
+        forward(a.path, closed_port, b"lost")
+        check(False, "a port that nobody listens on is refused")
+    except Refused as refused:
+        same(refused.code, 9, "a port that nobody listens on is refused")
+
+    host, service = bridge(a, server, port, b"early ")
+    host.sendall(b"bird")
+    same(read_some(service, 10), b"early bird",
+         "bytes right behind FORWARD come first")
+    sender = in_thread(send_and_shut, host, DATA)
+    got, how = read_all(service)
+    same((hashlib.sha256(got).digest(), how), (hashlib.sha256(DATA).digest(), "end"), "2 MiB to the service, then its end")
+    sender.join()
+    sender = in_thread(send_and_shut, service, DATA)
+    got, how = read_all(host)
+    same((hashlib.sha256(got).digest(), how), (hashlib.sha256(DATA).digest(), "end"),
+         "the other direction goes on after a half-close")
+    sender.join()
+    host, service = bridge(a, server, port)
+    send_and_shut(service, b"first")
+    same(read_all(host), (b"first", "end"), "the service ends first")
+    sender = in_thread(send_and_shut, host, DATA)
+    same(len(read_all(service)[0]), len(DATA), "and still gets all of the host's")
+    sender.join()
+    v6, v6_port = listen("::1")
+    host, service = bridge(a, v6, v6_port)
+    service.sendall(b"six")
+    same(read_some(host, 3), b"six", "a listener on ::1 is reached")
+    host, service = bridge(a, server, port)
+    host.close()
+    same(read_all(service)[0], b"", "a host that goes ends the service's connection")
+
+
+def read_some(sock, n):
+    data = b""
+    while len(data) < n:
+        more = sock.recv(n - len(data))
+        if not more:
+            break
+        data += more
+    return data
+
+
+def test_forward_fairness(a):
+    """A reader that sleeps holds a bounded number of bytes and nobody else up."""
+    server, port = listen()
+    host, service = bridge(a, server, port)
+    before = memory(a.process)
+    service.setblocking(False)
+    sent = 0
+    with contextlib.suppress(BlockingIOError):
+        for _ in range(100000):
+            if not (n := wait_writable(service) and service.send(b"x" * 65536)):
+                break
+            sent += n
+    check(sent < 32 << 20, "a host that does not read stops the service", sent)
+    check(memory(a.process) - before < 2 << 20, "and costs the agent little memory", memory(a.process) - before)
+    other_host, other_service = bridge(a, server, port)
+    sender = in_thread(send_and_shut, other_service, DATA)
+    same(len(read_all(other_host)[0]), len(DATA), "another connection goes on")
+    sender.join()
+    spent = cpu_seconds(a.process)
+    time.sleep(0.5)  # of doing nothing
+    check(cpu_seconds(a.process) - spent < 0.1, "nobody spins", cpu_seconds(a.process) - spent)
+    service.shutdown(socket.SHUT_WR)
+    host.shutdown(socket.SHUT_WR)
+    same(service.recv(1) if wait_readable(service) else None, b"", "the other direction has ended meanwhile")
+    time.sleep(0.5)
+    check(cpu_seconds(a.process) - spent < 0.2, "nobody spins on what has ended both ways and is not yet read")
+    same(len(read_all(host)[0]), sent, "and nothing is lost")
+
+
+def wait_writable(sock, seconds=0.5):
+    return bool(select.select([], [sock], [], seconds)[1])
+
+
+def wait_readable(sock, seconds=10):
+    return bool(select.select([sock], [], [], seconds)[0])
+
+
+def cpu_seconds(process):
+    with open(f"/proc/{process.pid}/stat") as f:
+        fields = f.read().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def test_forward_backlog(a):
+    """A connect that hangs holds up nobody and ends."""
+    server, port = listen(backlog=0)
+    queued = [socket.create_connection(("127.0.0.1", port))]
+    begun = time.monotonic()
+    results = []
+
+    def attempt():
+        try:
+            results.append(forward(a.path, port))
+        except Refused as refused:
+            results.append(refused.code)
+
+    threads = [in_thread(attempt) for _ in range(3)]
+    other, other_port = listen()
+    host, service = bridge(a, other, other_port)
+    service.sendall(b"x")
+    check(read_some(host, 1) == b"x" and time.monotonic() - begun < 3, "a connect that hangs holds up nobody")
+    c = Connection(a.path, hello=False)
+    c.send(frame(HELLO, struct.pack("<I", 1)) + frame(FORWARD, struct.pack("<HH", port, 0)))
+    c.close()  # gives up while it hangs
+    for thread in threads:
+        thread.join()
+    check(9 in results and time.monotonic() - begun < 8, "and is refused in the end", results)
+    for sock in queued:
+        sock.close()
+
+
+def test_forward_many(a):
+    server, port = listen(backlog=1024)
+    before = files(a.process)
+    pairs = [bridge(a, server, port) for _ in range(400)]
+    for number, (host, service) in enumerate(pairs):
+        host.sendall(b"%d" % number)
+    check(all(read_some(s, len(b"%d" % n)) == b"%d" % n for n, (_, s) in enumerate(pairs)), "400 forwards at once")
+    check(files(a.process) <= before + 2 * 400 + 32, "cost two descriptors each, and a few pipes", files(a.process) - before)
+    for host, service in pairs:
+        host.close()
+        service.close()
+    settle(lambda: files(a.process) <= before + 34)
+    check(files(a.process) <= before + 34, "which are given back", files(a.process) - before)
+
+
+def settle(condition, seconds=10):
+    deadline = time.monotonic() + seconds
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.02)
+
+
+def test_out_of_files(tool):
+    """Without descriptors connections are dropped; nobody spins, and it works again."""
+    a = Agent(tool, files=40)
+    idle = [socket.socket(socket.AF_UNIX) for _ in range(60)]
+    for sock in idle:
+        sock.connect(a.path)
+    dropped = sum(read_ends(sock) for sock in idle)
+    check(0 < dropped < 60, "connections without a descriptor are closed", dropped)
+    spent = cpu_seconds(a.process)
+    time.sleep(0.3)
+    check(cpu_seconds(a.process) - spent < 0.1, "and nobody spins")
+    for sock in idle:
+        sock.close()
+    c = Connection(a.path)
+    c.send(frame(SYNC))
+    same(c.answer(), (OK, 0, b""), "with descriptors it answers again")
+    c.close()
+    power_off(a)
+
+
+def read_ends(sock):
+    """Has the agent closed without a word?"""
+    sock.settimeout(10)
+    return sock.recv(100) == b""
+
+
+def power_off(a):
+    c = Connection(a.path)
+    c.send(frame(POWER, struct.pack("<I", 0)))
+    c.answer()
+    c.close()
+    return a.end()
+
+
+# ---- LISTENERS ----
+
+PROGRAM = """
+import ctypes, os, socket, sys
+sockets = {}
+for line in sys.stdin:
+    verb, name, *rest = line.split()
+    if verb == "listen":
+        s = sockets.get(name) or socket.socket(socket.AF_INET6 if ":" in rest[0] else socket.AF_INET)
+        if name not in sockets:
+            s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            if len(rest) > 2:
+                s.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            s.bind((rest[0], int(rest[1])))
+        s.listen(5)
+        sockets[name] = s
+    elif verb == "close":
+        sockets.pop(name).close()
+    elif verb == "shutdown":
+        sockets[name].shutdown(socket.SHUT_RDWR)
+    elif verb == "accept":
+        sockets[name + ".peer"] = sockets[name].accept()[0]
+    elif verb == "child":
+        reading, writing = os.pipe()
+        if os.fork() == 0:
+            os.close(writing)
+            os.read(reading, 1)
+            os._exit(0)
+    elif verb == "end":
+        os.close(writing)
+    elif verb == "flap":
+        for _ in range(int(rest[0])):
+            with socket.socket() as s:
+                s.bind(("127.0.0.1", 20099))
+                s.listen()
+    elif verb == "unshare":
+        assert ctypes.CDLL(None).unshare(0x40000000) == 0  # CLONE_NEWNET
+    print("done", flush=True)
+"""
+
+
+class Workload:
+    """A program in a cgroup that listens as it is told."""
+
+    def __init__(self, cgroup):
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", PROGRAM], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1,
+            preexec_fn=lambda: open(f"{cgroup}/cgroup.procs", "w").write("0"))
+
+    def do(self, *words):
+        self.process.stdin.write(" ".join(map(str, words)) + "\n")
+        self.process.stdin.flush()
+        assert self.process.stdout.readline() == "done\n", words
+
+    def kill(self):
+        self.process.kill()
+        self.process.wait()
+
+
+def make_cgroup():
+    """A directory of a cgroup2 file system where programs may be linked, or None."""
+    with open("/proc/mounts") as f:
+        mounted = [line.split()[1] for line in f if line.split()[2] == "cgroup2"]
+    for path in mounted:
+        with contextlib.suppress(OSError):
+            return tempfile.mkdtemp(prefix="husk-test-", dir=path)
+    return None
+
+
+def test_listeners(tool):
+    a = Agent(tool)
+    c = Connection(a.path)
+    c.send(frame(LISTENERS))
+    try:
+        c.answer()
+        check(False, "without a cgroup LISTENERS is UNSUPPORTED")
+    except Refused as refused:
+        check(refused.code == 10 and c.receive() is None, "without a cgroup LISTENERS is UNSUPPORTED", refused)
+    c.close()
+    power_off(a)
+    cgroup = make_cgroup()
+    if not cgroup:
+        print("# no cgroup2 here: LISTENERS is left to the end-to-end tests", flush=True)
+        return
+    nested = f"{cgroup}/nested"
+    os.mkdir(nested)
+    a = Agent(tool, cgroup=cgroup)
+    workloads = [Workload(cgroup), Workload(nested)]
+    try:
+        watch_workload(a, *workloads)
+    finally:
+        power_off(a)
+        for workload in workloads:
+            workload.kill()
+        for path in (nested, cgroup):
+            settle(lambda: removed(path))
+
+
+def removed(path):
+    with contextlib.suppress(OSError):
+        os.rmdir(path)
+        return True
+
+
+def watch_workload(a, w, inner):
+    l = Listeners(a.path)
+    try:
+        same(l.next(), [], "in the beginning nothing listens")
+    except Refused as refused:
+        print(f"# this kernel cannot tell listeners: {refused}", flush=True)
+        return
+    w.do("listen", "a", "127.0.0.1", 20001)
+    same(l.next(), [(20001, "127.0.0.1")], "a listener is announced")
+    w.do("listen", "b", "0.0.0.0", 20002)
+    w.do("listen", "c", "::1", 20003)
+    w.do("listen", "d", "::", 20004)
+    w.do("listen", "e", "::", 20005, "v6only")
+    w.do("listen", "f", "::ffff:127.0.0.1", 20000)
+    state = [(20001, "127.0.0.1"), (20002, "0.0.0.0"), (20003, "::1"), (20004, "::"), (20005, "::"), (20000, "127.0.0.1")]
+    same(l.until(state), state, "wildcards, IPv6, dual-stack and mapped ones too, the oldest first")
+    again = Listeners(a.path)
+    same(again.next(), state, "a second client gets the same at once")
+    for name, port in (("a", 20001), ("b", 20002), ("c", 20003), ("d", 20004), ("e", 20005), ("f", 20000)):
+        sock, _ = forward(a.path, port)
+        w.do("accept", name)
+        sock.close()
+    check(True, "each of them is reached by FORWARD")
+    w.do("listen", "a", "127.0.0.1", 20001)  # listen(2) anew changes the backlog only
+    w.do("close", "b")
+    state.remove((20002, "0.0.0.0"))
+    same(l.next(), state, "connections that are accepted, and a second listen(2), change nothing; a close does")
+    w.do("shutdown", "c")
+    state.remove((20003, "::1"))
+    same(l.next(), state, "so does shutdown(2)")
+    w.do("listen", "c", "::1", 20003)
+    state.append((20003, "::1"))
+    same(l.next(), state, "a socket that listens again is the youngest")
+    w.do("listen", "g", "127.0.0.1", 20006)
+    w.do("listen", "h", "127.0.0.1", 20006)
+    both = state + [(20006, "127.0.0.1")] * 2
+    same(l.until(both), both, "two sockets on one port are two listeners")
+    w.do("close", "g")
+    state.append((20006, "127.0.0.1"))
+    same(l.next(), state, "the end of one leaves the other")
+    inner.do("listen", "a", "127.0.0.2", 20007)
+    same(l.next(), state + [(20007, "127.0.0.2")], "a cgroup below counts")
+    sock, _ = forward(a.path, 20007)
+    sock.close()
+    inner.do("unshare", "-")
+    inner.do("listen", "z", "0.0.0.0", 20008)
+    inner.do("child", "-")
+    inner.do("close", "a")
+    inner.do("listen", "y", "0.0.0.0", 20009)
+    w.do("listen", "i", "127.0.0.1", 20010)
+    state += [(20007, "127.0.0.2"), (20010, "127.0.0.1")]
+    same(l.next(), state, "another network namespace's do not count, and a child holds what its parent has closed")
+    inner.do("end", "-")
+    state.remove((20007, "127.0.0.2"))
+    same(l.until(state), state, "until it ends as well")
+    before = memory(a.process)
+    w.do("flap", "-", 20000)
+    w.do("listen", "j", "127.0.0.1", 20011)
+    state.append((20011, "127.0.0.1"))
+    same(again.until(state), state, "a listener that flaps 20,000 times")
+    same(l.until(state), state, "ends in the true state for each client")
+    check(memory(a.process) - before < 1 << 20, "and costs no memory", memory(a.process) - before)
+    l.send(frame(SYNC))
+    try:
+        l.answer()
+        check(False, "a frame after LISTENERS is refused")
+    except Refused as refused:
+        same(refused.code, 1, "a frame after LISTENERS is refused")
+    w.kill()
+    same(again.until([]), [], "a killed process leaves none")
+
+
 def main():
     if os.geteuid() != 0 or not shutil.which("busybox"):
         skip("needs root and busybox")
@@ -223,6 +647,10 @@ def main():
     test_joined(a)
     test_windows(a)
     test_terminal(a)
+    test_forward(a)
+    test_forward_fairness(a)
+    test_forward_backlog(a)
+    test_forward_many(a)
     workload.signal(10)
     workload.feed(b"line\n", end=False)
     workload.until(b"got line")
@@ -241,6 +669,9 @@ def main():
     same(c.answer()[0], OK, "POWER is answered")
     c.close()
     same(a.end(), "the host asked for it", "and ends the agent")
+
+    test_out_of_files(tool)
+    test_listeners(tool)
 
     a = Agent(tool, "read-only", "/data")
     got = a.exec(["sh", "-c", "touch /x; touch /data/x && touch /tmp/x && touch /dev/shm/x; (exit 5)"], MAIN | INIT).run()

@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """A client of the agent protocol, written from docs/agent-protocol.md alone: the tests' second opinion."""
+import ipaddress
 import socket
 import struct
 
-HELLO, READY, EXEC, SYNC, POWER = 0x01, 0x02, 0x10, 0x13, 0x17
-STDIN, STDOUT, STDERR, EOF, RESIZE, SIGNAL, STARTED, EXIT, ERROR, OK, WINDOW = range(0x30, 0x3B)
+HELLO, READY, EXEC, SYNC, LISTENERS, FORWARD, POWER = 0x01, 0x02, 0x10, 0x13, 0x15, 0x16, 0x17
+STDIN, STDOUT, STDERR, EOF, RESIZE, SIGNAL, STARTED, EXIT, ERROR, OK, WINDOW, LISTENING = range(0x30, 0x3C)
 MAIN, TTY, WITH_STDIN, INIT = 1, 2, 4, 8
 WINDOW_SIZE = 512 << 10
 
@@ -150,3 +151,43 @@ class Exec(Connection):
         while self.step():
             pass
         return self.exit[:2] if self.exit else None, bytes(self.out[1]), bytes(self.out[2])
+
+
+class Listeners(Connection):
+    """The workload's listeners: next() is the next state, a list of (port, address) with the oldest first."""
+
+    def __init__(self, path):
+        super().__init__(path)
+        self.send(frame(LISTENERS))
+
+    def next(self):
+        kind, _, payload = self.answer()
+        assert kind == LISTENING and len(payload) % 20 == 0, (kind, payload)
+        state = []
+        for at in range(0, len(payload), 20):
+            port, family, zero = struct.unpack_from("<HBB", payload, at)
+            address = payload[at + 4:at + 20]
+            assert port and family in (4, 6) and zero == 0 and (family == 6 or not any(address[4:]))
+            state.append((port, str(ipaddress.ip_address(address[:4] if family == 4 else address))))
+        return state
+
+    def until(self, want):
+        """Take states until one is @want."""
+        while (got := self.next()) != want:
+            pass
+        return got
+
+
+def forward(path, port, behind=b""):
+    """A socket that is one to the guest's TCP @port. @behind: bytes sent right behind the request."""
+    c = Connection(path, hello=False)
+    c.send(frame(HELLO, struct.pack("<I", 1)) + frame(FORWARD, struct.pack("<HH", port, 0)) + behind)
+    kind, _, payload = c.receive()
+    assert kind == HELLO and payload == struct.pack("<I", 1), (kind, payload)
+    try:
+        got = c.answer()
+    except Refused:
+        c.close()
+        raise
+    assert got == (OK, 0, b""), got
+    return c.sock, c.pending
