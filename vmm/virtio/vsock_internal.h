@@ -50,6 +50,7 @@
 #define VMM_VIRTIO_VSOCK_INTERNAL_H
 
 #include "base/buffer.h"
+#include "base/list.h"
 #include "vmm/virtio/vsock.h"
 
 #include <linux/virtio_vsock.h>
@@ -63,36 +64,6 @@
 #define VSOCK_TURNS 256 /* packets or turns per kick; then the other devices */
 #define VSOCK_RESETS 1024
 #define VSOCK_FIRST_PORT (1u << 30)
-
-/** A doubly linked ring; a member that is in no list points to itself. */
-struct list {
-	struct list *prev, *next;
-};
-
-static inline void list_init(struct list *l)
-{
-	l->prev = l->next = l;
-}
-
-static inline bool list_empty(const struct list *l)
-{
-	return l->next == l;
-}
-
-static inline void list_remove(struct list *l)
-{
-	l->prev->next = l->next;
-	l->next->prev = l->prev;
-	list_init(l);
-}
-
-static inline void list_append(struct list *head, struct list *l)
-{
-	l->prev = head->prev;
-	l->next = head;
-	head->prev->next = l;
-	head->prev = l;
-}
 
 enum vsock_state { VSOCK_REQUESTED, VSOCK_ASKING, VSOCK_ESTABLISHED, VSOCK_CLOSING, VSOCK_ORPHAN };
 
