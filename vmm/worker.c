@@ -9,6 +9,7 @@
 #include "vmm/worker.h"
 
 #include "base/cleanup.h"
+#include "vmm/doors/listener.h"
 #include "vmm/log.h"
 
 #include <signal.h>
@@ -17,6 +18,10 @@
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
+
+#define LISTEN_WAIT_MS 10000 /* an emulated guest is slow to come up */
+#define LISTEN_WAIT_HARDWARE_MS 1000
 
 void worker_log(struct worker *w, const char *format, ...)
 {
@@ -126,16 +131,106 @@ static int make_machine(struct worker *w, struct husk_error *err)
 	return w->ops->start(w->machine, err);
 }
 
+/** The VM's counters: what is given, or memory that nobody sees. */
+static int map_stats(struct worker *w, struct husk_error *err)
+{
+	static struct vm_stats unseen;
+	struct stat st;
+
+	w->stats = &unseen;
+	if (w->config.stats_fd < 0)
+		return 0;
+	if (fstat(w->config.stats_fd, &st) < 0)
+		return error_errno(err, "map the VM's counters");
+	if (st.st_size < (off_t)sizeof(*w->stats))
+		return error_set(err, -EINVAL, "map the VM's counters: the file has %lld bytes, not %zu",
+			(long long)st.st_size, sizeof(*w->stats));
+	void *map = mmap(NULL, sizeof(*w->stats), PROT_READ | PROT_WRITE, MAP_SHARED, w->config.stats_fd, 0);
+	if (map == MAP_FAILED)
+		return error_errno(err, "map the VM's counters");
+	close(steal_fd(&w->config.stats_fd));
+	w->stats = map;
+	w->stats->size = sizeof(*w->stats);
+	w->stats->magic = STATS_MAGIC;
+	return 0;
+}
+
+static void on_door_line(void *data, const char *line)
+{
+	worker_log(data, "%s", line);
+}
+
+/** A door that every VM has: a unix socket in the runtime directory. */
+static int open_own(struct worker *w, uint32_t id, uint32_t kind, const char *name, struct husk_error *err)
+{
+	struct vm_door door = {.id = id, .kind = kind};
+	int fd;
+
+	snprintf(door.endpoint, sizeof(door.endpoint), "%s", name);
+	int rc = listener_bind(name, &fd, err);
+	return rc < 0 ? rc : doors_add(w->doors, &door, fd, err);
+}
+
+/** Open or close a door as the supervisor says, and answer; what is left of @fds is the caller's to close. */
+static void take_door(struct worker *w, const struct vm_message *m, int *fds, size_t n_fds)
+{
+	struct vm_message answer = {.kind = VM_MESSAGE_EXPOSED, .door = m->door};
+	struct husk_error err = {0};
+	int rc;
+
+	if (m->kind == VM_CONTROL_UNEXPOSE)
+		rc = doors_remove(w->doors, m->door.id, &err);
+	else if (n_fds != 1)
+		rc = error_set(&err, -EINVAL, "open the %s door %s: it came with %zu descriptors, not one",
+			vm_door_kind_name(m->door.kind), m->door.endpoint, n_fds);
+	else
+		rc = doors_add(w->doors, &m->door, steal_fd(&fds[0]), &err);
+	answer.value = (uint32_t)-rc;
+	vm_message_text(&answer, "%s", err.message);
+	workload_tell(w, &answer);
+}
+
+static void on_supervisor(struct loop_watch *watch, uint32_t events)
+{
+	struct worker *w = CONTAINER_OF(watch, struct worker, supervisor);
+	struct vm_message message;
+	int fds[VMM_DOOR_FDS] = {-1, -1, -1, -1};
+	size_t n_fds = ARRAY_SIZE(fds);
+
+	(void)events;
+	int rc = vm_message_receive_fds(w->config.supervisor_fd, &message, fds, &n_fds);
+	if (rc == 0)
+		loop_remove(&w->loop, watch); /* it has died, and we are to follow */
+	if (rc == 1 && (message.kind == VM_CONTROL_EXPOSE || message.kind == VM_CONTROL_UNEXPOSE))
+		take_door(w, &message, fds, n_fds);
+	for (size_t i = 0; i < n_fds; i++)
+		cleanup_fd(&fds[i]);
+}
+
 static int make_doors(struct worker *w, struct husk_error *err)
 {
 	struct vmm_config *c = &w->config;
+	uint64_t usual_ms = w->ops->capabilities.hardware_wall ? LISTEN_WAIT_HARDWARE_MS : LISTEN_WAIT_MS;
 
 	if (fchdir(c->runtime_fd) < 0)
 		return error_errno(err, "enter the VM's runtime directory");
 	close(steal_fd(&c->runtime_fd));
-	int rc = exec_door_open(&w->exec_door, &w->loop, w->vsock, err);
+	int rc = map_stats(w, err);
+	if (rc < 0)
+		return rc;
+	const struct doors_setup setup = {.loop = &w->loop,
+		.vsock = w->vsock,
+		.stats = w->stats,
+		.listen_wait_ms = c->listen_wait_ms ? c->listen_wait_ms : usual_ms,
+		.log = on_door_line,
+		.data = w};
+	rc = doors_create(&setup, &w->doors, err);
 	if (rc == 0)
-		rc = hybrid_door_open(&w->hybrid_door, &w->loop, w->vsock, err);
+		rc = open_own(w, VM_DOOR_EXEC_ID, VM_DOOR_EXEC, "exec.sock", err);
+	if (rc == 0)
+		rc = open_own(w, VM_DOOR_VSOCK_ID, VM_DOOR_VSOCK, "vsock.sock", err);
+	if (rc == 0)
+		rc = loop_add(&w->loop, &w->supervisor, c->supervisor_fd, EPOLLIN, on_supervisor, err);
 	if (rc == 0 && c->control_fd >= 0)
 		rc = control_open(&w->control, &w->loop, steal_fd(&c->control_fd), workload_control, w, err);
 	return rc;

@@ -14,7 +14,7 @@
 #include "vmm/config.h"
 #include "vmm/console.h"
 #include "vmm/control.h"
-#include "vmm/doors/door.h"
+#include "vmm/doors/doors.h"
 #include "vmm/machine/machine.h"
 #include "vmm/ready.h"
 #include "vmm/virtio/blk.h"
@@ -42,9 +42,10 @@ struct worker {
 	const struct machine_ops *ops;
 	struct machine *machine;
 	struct console console;
-	struct exec_door exec_door;
-	struct hybrid_door hybrid_door;
+	struct vm_stats *stats; /* mapped */
+	struct doors *doors;
 	struct control control;
+	struct loop_watch supervisor; /* what the supervisor says: doors to open and close */
 	/* workload.c */
 	struct ready ready;
 	struct agent_client *client; /* NULL before READY and after its end */
@@ -61,6 +62,8 @@ int worker_run(int fd);
 
 /** Start following the VM's life. */
 int workload_init(struct worker *w, struct husk_error *err);
+/** Tell the supervisor something. */
+void workload_tell(struct worker *w, const struct vm_message *message);
 /** Tell the supervisor how the VM ended; the first word counts. */
 __attribute__((format(printf, 4, 5))) void workload_report(
 	struct worker *w, enum vm_end end, uint32_t value, const char *format, ...);

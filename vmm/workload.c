@@ -17,6 +17,7 @@
 
 #include "agent/protocol.h"
 #include "base/cleanup.h"
+#include "vmm/doors/hybrid.h"
 
 #include <signal.h>
 #include <stdarg.h>
@@ -25,7 +26,7 @@
 
 #define KILL_MS 2000
 
-static void send_message(struct worker *w, const struct vm_message *message)
+void workload_tell(struct worker *w, const struct vm_message *message)
 {
 	if (vm_message_send(w->config.supervisor_fd, message) < 0)
 		worker_log(w, "the supervisor does not listen");
@@ -38,7 +39,9 @@ static void report(struct worker *w, const struct vm_message *outcome)
 	w->reported = true;
 	loop_timer_set(&w->timeout, 0);
 	loop_timer_set(&w->settle, 0);
-	send_message(w, outcome);
+	if (w->doors)
+		doors_stop(w->doors);
+	workload_tell(w, outcome);
 }
 
 void workload_report(struct worker *w, enum vm_end end, uint32_t value, const char *format, ...)
@@ -113,7 +116,8 @@ static void on_started(void *data)
 
 	if (w->config.timeout_ms)
 		loop_timer_set(&w->timeout, w->config.timeout_ms);
-	send_message(w, &message);
+	doors_workload_started(w->doors);
+	workload_tell(w, &message);
 }
 
 static void on_draining(void *data)
@@ -125,7 +129,7 @@ static void on_draining(void *data)
 	if (!w->timed_out)
 		loop_timer_set(&w->timeout, 0);
 	if (!w->timed_out)
-		send_message(w, &message);
+		workload_tell(w, &message);
 }
 
 static void on_ended(void *data, const struct vm_message *outcome)
@@ -185,7 +189,8 @@ static void on_ready(void *data)
 	struct vm_message message = {.kind = VM_MESSAGE_READY, .boot_ns = clock_monotonic_ns() - w->begun_ns};
 	struct husk_error err;
 
-	send_message(w, &message);
+	workload_tell(w, &message);
+	doors_agent_ready(w->doors);
 	if (w->config.exec && start_workload(w, &err) < 0)
 		workload_report(w, VM_END_FAILED, 0, "%s", err.message);
 }

@@ -24,14 +24,12 @@
 #include "base/stats.h"
 #include "vmm/virtio/vsock.h"
 
-#include <stdarg.h>
-
 struct doors;
 
 struct doors_setup {
 	struct loop *loop;
 	struct vsock *vsock;
-	struct vm_stats *stats; /* mapped, or NULL: the doors keep their own, unseen */
+	struct vm_stats *stats; /* mapped; NULL: the doors keep their own, without what the muxer counts */
 	uint64_t listen_wait_ms;
 	/** A line for the VM's log, without newline: at most one per connection given up, and rate-limited. May be NULL. */
 	void (*log)(void *data, const char *line);
@@ -44,7 +42,7 @@ int doors_create(const struct doors_setup *setup, struct doors **out, struct hus
 void doors_destroy(struct doors *doors);
 
 /** Open a door on the listening socket @fd (non-blocking or not; taken, also on failure): UNIX, TCP, TLS (its unix socket),
- *  EXEC or HANDOFF, with an id that is free. -EINVAL, -EEXIST, -ENOTSOCK. */
+ *  EXEC, VSOCK or HANDOFF, with an id that is free. -EINVAL, -EEXIST, -ENOTSOCK, -ESHUTDOWN after doors_stop(). */
 int doors_add(struct doors *doors, const struct vm_door *door, int fd, struct husk_error *err);
 /** Close a door: its listening socket, what waits in it and, of HANDOFF, its routers' connections. -ENOENT. Connections that
  *  reached the guest stay. */

@@ -10,39 +10,46 @@
  *
  * A guest program that connects to host port N is connected to vsock.sock_N where someone listens.
  */
-#include "vmm/doors/door.h"
+#include "vmm/doors/hybrid.h"
 
 #include "base/cleanup.h"
 #include "base/parse.h"
+#include "vmm/doors/doors_internal.h"
 
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 
 #define LINE_MAX_SIZE 19 /* "CONNECT 4294967295\n" */
+#define GREETINGS_MAX 64 /* connections that have not said where to yet */
 
-/** A connection whose line has not come yet. The newest is first in the list. */
-struct hybrid_greeting {
-	struct hybrid_door *door;
+/** A connection whose line has not come yet. */
+struct greeting {
+	struct list list; /* in door->visitors, the oldest first */
+	struct door *door;
 	struct loop_watch watch;
-	int fd; /* owned */
+	int fd; /* owned; -1: it is on its way */
+	uint64_t begun_ns;
 	char line[LINE_MAX_SIZE + 1];
 	size_t size;
-	struct hybrid_greeting *next;
 };
 
-static void greeting_end(struct hybrid_greeting *g)
+static void greeting_free(struct greeting *g)
 {
-	struct hybrid_door *door = g->door;
-	struct hybrid_greeting **at = &door->greeting;
-
-	while (*at != g)
-		at = &(*at)->next;
-	*at = g->next;
-	door->n_greeting--;
-	loop_remove(door->loop, &g->watch);
-	cleanup_fd(&g->fd);
+	loop_remove(g->door->doors->setup.loop, &g->watch);
+	list_remove(&g->list);
+	g->door->n_visitors--;
 	free(g);
+}
+
+/** Close a connection that did not say where to. */
+static void greeting_end(struct greeting *g)
+{
+	int fd = g->fd;
+
+	g->door->meter->refused++;
+	greeting_free(g);
+	close(fd);
 }
 
 /** The port that a line without its newline asks for, or -1. */
@@ -56,21 +63,24 @@ static int64_t line_port(const char *line)
 }
 
 /** The line is whole: on to the guest. */
-static void greeting_connect(struct hybrid_greeting *g)
+static void greeting_connect(struct greeting *g)
 {
-	struct hybrid_door *door = g->door;
+	struct door *door = g->door;
 	int64_t port = line_port(g->line);
+	uint64_t begun_ns = g->begun_ns;
+	int fd = g->fd;
 
-	loop_remove(door->loop, &g->watch);
-	int fd = port < 0 ? -1 : steal_fd(&g->fd);
-	greeting_end(g);
-	if (fd >= 0)
-		(void)vsock_connect(door->vsock, fd, (uint32_t)port, true, NULL, NULL, NULL);
+	if (port < 0) {
+		greeting_end(g);
+		return;
+	}
+	greeting_free(g);
+	passage_begin_vsock(door, fd, (uint32_t)port, true, begun_ns);
 }
 
 static void on_greeting(struct loop_watch *watch, uint32_t events)
 {
-	struct hybrid_greeting *g = CONTAINER_OF(watch, struct hybrid_greeting, watch);
+	struct greeting *g = CONTAINER_OF(watch, struct greeting, watch);
 
 	(void)events;
 	for (;;) {
@@ -91,38 +101,32 @@ static void on_greeting(struct loop_watch *watch, uint32_t events)
 	}
 }
 
-static void take(void *data, int accepted, uint64_t begun_ns)
+static void take(struct door *door, int fd, uint64_t begun_ns)
 {
-	struct hybrid_door *door = data;
-	CLEANUP_FD int fd = accepted;
-	struct hybrid_greeting *g, *oldest;
+	struct greeting *g = calloc(1, sizeof(*g));
 
-	(void)begun_ns;
-	if (fd < 0 || !(g = calloc(1, sizeof(*g))))
-		return;
-	if (loop_add(door->loop, &g->watch, fd, EPOLLIN | EPOLLRDHUP, on_greeting, NULL) < 0) {
+	door->meter->connections++;
+	if (!g || loop_add(door->doors->setup.loop, &g->watch, fd, EPOLLIN, on_greeting, NULL) < 0) {
+		door->meter->refused++;
 		free(g);
+		close(fd);
 		return;
 	}
 	g->door = door;
-	g->fd = steal_fd(&fd);
-	g->next = door->greeting;
-	door->greeting = g;
-	if (++door->n_greeting <= DOOR_GREETING_MAX)
-		return;
-	for (oldest = g; oldest->next; oldest = oldest->next)
-		;
-	greeting_end(oldest);
+	g->fd = fd;
+	g->begun_ns = begun_ns;
+	list_append(&door->visitors, &g->list);
+	if (++door->n_visitors > GREETINGS_MAX)
+		greeting_end(CONTAINER_OF(door->visitors.next, struct greeting, list));
 }
 
-int hybrid_door_open(struct hybrid_door *door, struct loop *loop, struct vsock *vsock, struct husk_error *err)
+static void dismiss(struct door *door, struct list *visitor)
 {
-	int fd;
-
-	*door = (struct hybrid_door){.loop = loop, .vsock = vsock};
-	int rc = listener_bind("vsock.sock", &fd, err);
-	return rc < 0 ? rc : listener_open(&door->listener, loop, fd, take, door, err);
+	(void)door;
+	greeting_end(CONTAINER_OF(visitor, struct greeting, list));
 }
+
+const struct door_ops hybrid_ops = {.take = take, .dismiss = dismiss};
 
 int hybrid_connect_out(uint32_t port)
 {

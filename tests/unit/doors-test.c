@@ -1,0 +1,472 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* doors-test.c - connections through the doors: at once, after waiting, in vain; what guests and clients do wrong */
+#include "tests/unit/doors_rig.h"
+
+#include <sys/time.h>
+
+#define DOOR 3u
+#define METER rig.stats.door[DOOR - 1]
+
+static void test_kinds(void)
+{
+	static const struct {
+		uint32_t kind;
+		const char *what;
+	} kinds[] = {{VM_DOOR_UNIX, "a unix door leads to the port"}, {VM_DOOR_TCP, "a TCP door does"}};
+	for (unsigned i = 0; i < ARRAY_SIZE(kinds); i++) {
+		rig_start(RIG_WAIT_MS);
+		rig_door(DOOR, kinds[i].kind, 80);
+		rig_ready(80);
+		int fd = rig_connect(DOOR);
+		CHECK(rig_echoes(fd, "ping"), kinds[i].what);
+		CHECK(rig.agent.last && rig.agent.last->forwarded == 80, "and to no other");
+		CHECK(METER.connections == 1 && METER.active == 1 && METER.waiting == 0 && METER.refused == 0 &&
+				METER.bytes_in == 4 && METER.bytes_out == 4,
+			"its counters tell so");
+		CHECK(METER.stage[DOOR_ACCEPT].count == 1 && METER.stage[DOOR_CONNECT].count == 1 &&
+				METER.stage[DOOR_FIRST_BYTE].count == 1,
+			"and each stage was timed once");
+		shutdown(fd, SHUT_WR);
+		CHECK(rig_until(rig_closed(fd)) && rig_peek(fd) == 0, "a half-close comes back as an end");
+		CHECK(rig_until(METER.active == 0 && rig.agent.n_conns == 1), "and then nothing is left");
+		close(fd);
+		rig_stop();
+	}
+}
+
+static void test_exec_and_vsock(void)
+{
+	rig_start(RIG_WAIT_MS);
+	rig_door(VM_DOOR_EXEC_ID, VM_DOOR_EXEC, 0);
+	rig_door(VM_DOOR_VSOCK_ID, VM_DOOR_VSOCK, 0);
+	int fd = rig_connect(VM_DOOR_EXEC_ID);
+	CHECK(rig_until(rig_peek(fd) == 12 || rig.agent.n_conns == 1),
+		"an exec door leads to the agent, before all else");
+	close(fd);
+	rig_until(rig.agent.n_conns == 0);
+	rig.agent.answer = FAKE_NEVER; /* says HELLO at once */
+	fd = rig_connect(VM_DOOR_VSOCK_ID);
+	send(fd, "CONNECT 1028\nx", 14, 0);
+	CHECK(rig_reads(fd, "OK 10"), "vsock.sock takes a line and greets");
+	close(fd);
+	fd = rig_connect(VM_DOOR_VSOCK_ID);
+	send(fd, "CONNECT 1028 \n", 14, 0);
+	CHECK(rig_until(rig_closed(fd)), "a wrong line is a close");
+	close(fd);
+	fd = rig_connect(VM_DOOR_VSOCK_ID);
+	send(fd, "CONNECT 5000\n", 13, 0);
+	CHECK(rig_until(rig_closed(fd)), "so is a port that nobody has");
+	close(fd);
+	int many[70];
+	for (unsigned i = 0; i < ARRAY_SIZE(many); i++)
+		many[i] = rig_connect(VM_DOOR_VSOCK_ID);
+	CHECK(rig_until(rig.stats.door[1].refused == 2 + 70 - 64) && rig_closed(many[0]) && !rig_closed(many[69]),
+		"of those that say nothing the oldest give way");
+	for (unsigned i = 0; i < ARRAY_SIZE(many); i++)
+		close(many[i]);
+	rig_until(rig.agent.n_conns == 0);
+	CHECK(rig.stats.door[0].connections == 1 && rig.stats.door[0].refused == 0 &&
+			rig.stats.door[1].connections == 73 && rig.stats.door[1].stage[DOOR_CONNECT].count == 1,
+		"their counters");
+	rig_stop();
+}
+
+static void test_waiting(void)
+{
+	rig_start(RIG_WAIT_MS);
+	rig_door(DOOR, VM_DOOR_UNIX, 80);
+	rig_door(DOOR + 1, VM_DOOR_UNIX, 0);
+	int fd = rig_connect(DOOR), any = rig_connect(DOOR + 1);
+	send(fd, "early", 5, 0);
+	CHECK(rig_until(METER.waiting == 1) && rig.agent.n_conns == 0, "before the agent answers a connection waits");
+	rig_ready(81);
+	CHECK(METER.waiting == 1 && rig.agent.n_forwards == 1, "and while another port is listened on");
+	CHECK(rig_echoes(any, "first") && rig.agent.last->forwarded == 81, "a door without port leads there");
+	rig_listening(80);
+	CHECK(rig_reads(fd, "early") && METER.waiting == 0, "when its port is, it passes, with what it said before");
+	CHECK(rig.n_lines == 0, "nothing of this is worth a line");
+	uint16_t two[] = {90, 80};
+	fake_agent_listen(&rig.agent, two, 2);
+	rig_turn(2);
+	close(any);
+	any = rig_connect(DOOR + 1);
+	CHECK(rig_echoes(any, "oldest") && rig.agent.last->forwarded == 90, "the first listener is the oldest");
+	close(fd);
+	close(any);
+	rig_stop();
+}
+
+static void test_flapping(void)
+{
+	rig_start(RIG_WAIT_MS);
+	rig_door(DOOR, VM_DOOR_UNIX, 80);
+	rig_ready(80);
+	rig.agent.answer = FAKE_REFUSE;
+	int fd = rig_connect(DOOR);
+	CHECK(rig_until(METER.waiting == 1) && rig.agent.n_forwards == 1, "refused although listed, it waits");
+	rig_turn(5);
+	CHECK(rig.agent.n_forwards == 1, "and does not ask again by itself");
+	for (unsigned i = 0; i < 20; i++) {
+		rig_listening(0);
+		rig_turn(2);
+		rig_listening(80);
+		rig_until(METER.waiting == 1 && rig.agent.n_forwards == i + 2);
+	}
+	CHECK(rig.agent.n_forwards == 21 && METER.waiting == 1, "each LISTENING with its port makes it ask once");
+	rig.agent.answer = FAKE_OK;
+	rig_listening(80);
+	CHECK(rig_echoes(fd, "at last"), "until it is taken");
+	rig.agent.answer = FAKE_NEVER;
+	int slow = rig_connect(DOOR);
+	rig_until(rig.agent.n_forwards == 23);
+	rig_listening(80); /* while the agent thinks about it */
+	rig_turn(2);
+	rig.agent.answer = FAKE_OK;
+	fake_agent_refuse(&rig.agent, rig.agent.last);
+	CHECK(rig_echoes(slow, "newer"), "refused by an older table than is known by now, it asks again at once");
+	close(slow);
+	close(fd);
+	rig_stop();
+}
+
+static void test_deadline(void)
+{
+	rig_start(30);
+	rig_door(DOOR, VM_DOOR_TCP, 80);
+	int early = rig_connect(DOOR);
+	rig_until(METER.waiting == 1);
+	uint64_t begun = clock_monotonic_ns();
+	while (clock_monotonic_ns() - begun < 60000000)
+		fake_agent_turn(&rig.agent, 10);
+	CHECK(METER.waiting == 1, "before the workload's exec waiting has no end");
+	begun = clock_monotonic_ns();
+	rig_ready(0);
+	CHECK(rig_until(METER.waiting == 0), "after it, it has");
+	CHECK(clock_monotonic_ns() - begun >= 30000000, "after the whole time");
+	CHECK(rig_closed(early) && METER.refused == 1 && rig.n_lines == 1 &&
+			rig_said("tcp door here: a connection was closed: the guest did not listen on port 80 within "
+				 "0.030 s"),
+		"the client is closed and a line tells why");
+	int late = rig_connect(DOOR);
+	rig_until(METER.waiting == 1);
+	CHECK(rig_until(METER.waiting == 0) && rig_closed(late), "one that comes later has its own clock");
+	close(early);
+	close(late);
+
+	rig.agent.answer = FAKE_NEVER;
+	rig_listening(80);
+	rig_until(rig.doors->listeners.first == 80);
+	int asking = rig_connect(DOOR);
+	rig_until(rig.agent.n_forwards == 1);
+	begun = clock_monotonic_ns();
+	while (clock_monotonic_ns() - begun < 60000000)
+		fake_agent_turn(&rig.agent, 10);
+	CHECK(!rig_closed(asking), "while the agent is asked that clock does not count");
+	fake_agent_release(&rig.agent);
+	CHECK(rig_echoes(asking, "slow"), "which may be slow");
+	close(asking);
+	rig_stop();
+}
+
+static void test_client_gone(void)
+{
+	struct linger reset = {.l_onoff = 1};
+	rig_start(RIG_WAIT_MS);
+	rig_door(DOOR, VM_DOOR_UNIX, 80);
+	rig_door(DOOR + 1, VM_DOOR_TCP, 80);
+	int fd = rig_connect(DOOR), tcp = rig_connect(DOOR + 1), half = rig_connect(DOOR), left = rig_connect(DOOR);
+	rig_until(METER.waiting == 3 && rig.stats.door[DOOR].waiting == 1);
+	close(fd);
+	CHECK(rig_until(METER.waiting == 2) && METER.refused == 1, "a client that goes away waits no longer");
+	setsockopt(tcp, SOL_SOCKET, SO_LINGER, &reset, sizeof(reset));
+	close(tcp);
+	CHECK(rig_until(rig.stats.door[DOOR].refused == 1), "nor does one that resets");
+	send(half, "request", 7, 0);
+	shutdown(half, SHUT_WR);
+	send(left, "note", 4, 0);
+	close(left);
+	rig_turn(5);
+	uint64_t begun = clock_monotonic_ns();
+	fake_agent_turn(&rig.agent, 20);
+	CHECK(METER.waiting == 2 && clock_monotonic_ns() - begun > 15000000,
+		"those that said something before wait on, and do not make the loop spin");
+	rig_ready(80);
+	CHECK(rig_reads(half, "request") && METER.bytes_in == 11, "and what they said arrives");
+	CHECK(rig_until(rig_closed(half)), "with its end");
+	close(half);
+	rig_stop();
+}
+
+static void test_answers(void)
+{
+	static const struct {
+		enum fake_answer answer;
+		const char *line, *what;
+	} bad[] = {
+		{FAKE_GARBAGE, "malformed answer", "garbage"},
+		{FAKE_ENDLESS, "malformed answer", "a frame without end"},
+		{FAKE_WRONG, "malformed answer", "a frame that is out of place"},
+		{FAKE_ERROR, "out of luck", "an error of the guest's"},
+		{FAKE_RESET, "did not take it", "a reset"},
+	};
+	rig_start(RIG_WAIT_MS);
+	rig_door(DOOR, VM_DOOR_TCP, 80);
+	rig_ready(80);
+	for (unsigned i = 0; i < ARRAY_SIZE(bad); i++) {
+		rig.agent.answer = bad[i].answer;
+		int fd = rig_connect(DOOR);
+		CHECK(rig_until(rig_closed(fd)), bad[i].what);
+		CHECK(rig_said(bad[i].line) && METER.refused == i + 1, "closes the client, with a line");
+		close(fd);
+	}
+	rig.agent.answer = FAKE_OK_BYTEWISE;
+	int fd = rig_connect(DOOR);
+	CHECK(rig_echoes(fd, "slowly"), "an answer may come byte by byte");
+	close(fd);
+	rig.agent.answer = FAKE_OK_AND_BYTES;
+	fd = rig_connect(DOOR);
+	CHECK(rig_reads(fd, "hello"), "and bytes right behind it");
+	close(fd);
+	rig.agent.deaf = true;
+	fd = rig_connect(DOOR);
+	CHECK(rig_until(rig_closed(fd)) && rig_said("did not take it"), "an agent that refuses the connection");
+	close(fd);
+	CHECK(rig_until(rig.agent.n_conns == 1) && METER.active == 0, "nothing is left of them");
+	rig_stop();
+}
+
+static void test_no_listeners(void)
+{
+	rig_start(RIG_WAIT_MS);
+	rig.agent.no_listeners = true;
+	rig_door(DOOR, VM_DOOR_UNIX, 80);
+	rig_door(DOOR + 1, VM_DOOR_UNIX, 0);
+	int fd = rig_connect(DOOR), any = rig_connect(DOOR + 1);
+	rig_until(METER.waiting == 1);
+	doors_agent_ready(rig.doors);
+	CHECK(rig_until(rig.doors->listeners.state == LISTENERS_UNSUPPORTED) && METER.waiting == 1,
+		"an agent that cannot tell listeners: until the exec all wait");
+	doors_workload_started(rig.doors);
+	CHECK(rig_echoes(fd, "hi"), "then it is asked for the port");
+	CHECK(rig_until(rig_closed(any)) && rig_said("name one"), "without a port there is none to ask for");
+	close(fd);
+	close(any);
+	rig.agent.answer = FAKE_REFUSE;
+	fd = rig_connect(DOOR);
+	CHECK(rig_until(rig_closed(fd)) && rig.agent.n_forwards == 2 &&
+			rig_said("nobody in the guest listens on port 80"),
+		"it is asked once and not again");
+	close(fd);
+	rig_stop();
+}
+
+static void test_bad_listeners(void)
+{
+	static const uint8_t too_long[AGENT_HEADER_SIZE] = {0, 0, 1, 0, AGENT_LISTENING};
+	static const uint8_t no_port[AGENT_HEADER_SIZE + 20] = {20, 0, 0, 0, AGENT_LISTENING, 0, 0, 0, 0, 0, 4};
+	static const uint8_t odd[AGENT_HEADER_SIZE + 3] = {3, 0, 0, 0, AGENT_LISTENING};
+	static const uint8_t wrong[AGENT_HEADER_SIZE] = {0, 0, 0, 0, AGENT_OK};
+	static uint8_t flood[AGENT_HEADER_SIZE + 60000];
+	static const struct {
+		const void *bytes;
+		size_t n;
+		const char *what;
+	} bad[] = {
+		{no_port, sizeof(no_port), "a listener on port 0"},
+		{odd, sizeof(odd), "a list of an odd length"},
+		{wrong, sizeof(wrong), "a frame that is out of place"},
+		{flood, sizeof(flood), "a list that is too long"},
+	};
+	memcpy(flood, too_long, sizeof(too_long));
+	for (unsigned i = 0; i < ARRAY_SIZE(bad); i++) {
+		rig_start(100);
+		rig_door(DOOR, VM_DOOR_UNIX, 80);
+		rig_ready(80);
+		fake_agent_say(&rig.agent, bad[i].bytes, bad[i].n);
+		CHECK(rig_until(rig.n_lines == 1) && rig_said("tells no listeners any more"), bad[i].what);
+		int fd = rig_connect(DOOR);
+		rig_until(METER.waiting == 1);
+		CHECK(rig_until(rig_closed(fd)) && rig_said("as far as its agent told"),
+			"who comes then waits in vain");
+		close(fd);
+		rig_until(rig.agent.n_conns == 0);
+		rig_stop();
+	}
+	static uint16_t ports[AGENT_LISTENERS_MAX];
+	rig_start(RIG_WAIT_MS);
+	rig_door(DOOR, VM_DOOR_UNIX, 1024);
+	for (unsigned i = 0; i < AGENT_LISTENERS_MAX; i++)
+		ports[i] = (uint16_t)(i + 1);
+	rig_ready(0);
+	fake_agent_listen(&rig.agent, ports, AGENT_LISTENERS_MAX);
+	int fd = rig_connect(DOOR);
+	CHECK(rig_echoes(fd, "last"), "a table of the greatest size is taken");
+	close(fd);
+	rig_stop();
+}
+
+static void test_many(void)
+{
+	static int fds[1000];
+	rig_start(RIG_WAIT_MS);
+	rig_door(DOOR, VM_DOOR_UNIX, 80);
+	for (unsigned i = 0; i < 500; i++)
+		fds[i] = rig_connect(DOOR);
+	CHECK(rig_until(METER.waiting == 500), "500 connections wait");
+	rig_ready(80);
+	for (unsigned i = 500; i < 1000; i++)
+		fds[i] = rig_connect(DOOR);
+	CHECK(rig_until(METER.active == 1000), "with 500 more all 1,000 reach the guest");
+	unsigned echoed = 0;
+	for (unsigned i = 0; i < 1000; i++)
+		send(fds[i], "x", 1, 0);
+	for (unsigned i = 0; i < 1000; i++)
+		echoed += rig_reads(fds[i], "x");
+	CHECK(echoed == 1000, "and hear their own echo");
+	for (unsigned i = 0; i < 1000; i++)
+		close(fds[i]);
+	CHECK(rig_until(METER.active == 0 && rig.agent.n_conns == 1), "and end");
+	CHECK(METER.connections == 1000 && METER.refused == 0 && METER.waiting == 0, "none was refused");
+	rig_stop();
+}
+
+static void test_too_many(void)
+{
+	static int fds[DOORS_WAITING_MAX + 3];
+	struct rlimit limit;
+	getrlimit(RLIMIT_NOFILE, &limit);
+	limit.rlim_cur = limit.rlim_max;
+	setrlimit(RLIMIT_NOFILE, &limit);
+	if (limit.rlim_max < 2 * DOORS_WAITING_MAX + 200) {
+		CHECK(true, "more than may wait # SKIP few descriptors");
+		return;
+	}
+	rig_start(RIG_WAIT_MS);
+	rig_door(DOOR, VM_DOOR_UNIX, 80);
+	for (unsigned i = 0; i < ARRAY_SIZE(fds); i++) {
+		fds[i] = rig_connect(DOOR);
+		if (i % 64 == 0)
+			rig_turn(2);
+	}
+	CHECK(rig_until(METER.refused == 3) && METER.waiting == DOORS_WAITING_MAX && rig_said("wait already"),
+		"more than may wait are refused");
+	doors_stop(rig.doors);
+	CHECK(METER.waiting == 0 && rig_closed(fds[0]), "the end of the VM closes those that wait");
+	for (unsigned i = 0; i < ARRAY_SIZE(fds); i++)
+		close(fds[i]);
+	rig_stop();
+}
+
+static void test_remove(void)
+{
+	struct husk_error err;
+	struct vm_door door = {.id = DOOR, .kind = VM_DOOR_UNIX, .endpoint = "here"};
+	rig_start(RIG_WAIT_MS);
+	rig_door(DOOR, VM_DOOR_UNIX, 80);
+	rig_door(DOOR + 1, VM_DOOR_UNIX, 80);
+	CHECK(doors_add(rig.doors, &door, socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0), &err) == -EEXIST,
+		"an id is given once");
+	door.id = 65;
+	CHECK(doors_add(rig.doors, &door, -1, &err) == -EINVAL, "and in range");
+	door.id = 9;
+	CHECK(doors_add(rig.doors, &door, open("/dev/null", O_RDONLY | O_CLOEXEC), &err) == -ENOTSOCK,
+		"a door needs a socket");
+	CHECK(doors_add(rig.doors, &door, socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0), &err) == -EINVAL,
+		"that listens");
+	int other = rig_connect(DOOR + 1), waits = rig_connect(DOOR);
+	rig_until(METER.waiting == 1 && rig.stats.door[DOOR].waiting == 1);
+	CHECK(doors_remove(rig.doors, DOOR, &err) == 0 && rig_closed(waits), "a closed door closes what waits in it");
+	CHECK(doors_remove(rig.doors, DOOR, &err) == -ENOENT, "it is closed once");
+	CHECK(rig_connect(DOOR) < 0, "nobody enters any more");
+	close(waits);
+	rig_door(DOOR, VM_DOOR_UNIX, 80);
+	CHECK(METER.refused == 0 && METER.connections == 0, "a new door of that id counts from zero");
+	rig_ready(80);
+	CHECK(rig_echoes(other, "still"), "the others are not concerned");
+	int lives = rig_connect(DOOR);
+	rig_echoes(lives, "here");
+	rig.agent.answer = FAKE_NEVER;
+	int asks = rig_connect(DOOR);
+	rig_until(rig.agent.n_forwards == 3);
+	doors_remove(rig.doors, DOOR, &err);
+	CHECK(rig_until(rig_closed(asks)), "one that still asks is closed");
+	CHECK(rig_echoes(lives, "on"), "one that has reached the guest lives on");
+	rig_door(DOOR, VM_DOOR_UNIX, 80);
+	CHECK(METER.active == 1, "and is counted");
+	close(asks);
+	close(lives);
+	CHECK(rig_until(METER.active == 0), "until its end");
+	close(other);
+	rig_stop();
+}
+
+static void test_log_limit(void)
+{
+	rig_start(RIG_WAIT_MS);
+	rig_door(DOOR, VM_DOOR_UNIX, 80);
+	rig_ready(80);
+	rig.agent.answer = FAKE_GARBAGE;
+	for (unsigned i = 0; i < 60; i++) {
+		int fd = rig_connect(DOOR);
+		rig_until(METER.refused == i + 1);
+		close(fd);
+	}
+	CHECK(rig.n_lines >= 20 && rig.n_lines < 40, "sixty failures at once are not sixty lines");
+	rig.doors->log_ns -= 2000000000;
+	int fd = rig_connect(DOOR);
+	rig_until(METER.refused == 61);
+	CHECK(rig_said("lines before this one were left out"), "and a later one says so");
+	close(fd);
+	rig_stop();
+}
+
+static void test_no_descriptors(void)
+{
+	struct rlimit limit, low;
+	rig_start(RIG_WAIT_MS);
+	rig_door(DOOR, VM_DOOR_UNIX, 80);
+	rig_ready(80);
+	int good = rig_connect(DOOR), fd = rig_connect(DOOR);
+	rig_echoes(good, "a");
+	rig_echoes(fd, "b");
+	close(fd);
+	rig_until(METER.active == 1);
+	fd = rig_connect(DOOR);
+	int next = dup(0);
+	close(next);
+	getrlimit(RLIMIT_NOFILE, &limit);
+	low = limit;
+	low.rlim_cur = (rlim_t)next;
+	setrlimit(RLIMIT_NOFILE, &low);
+	CHECK(rig_until(rig_closed(fd)) && rig_said("no descriptors are left") && METER.refused == 1,
+		"without descriptors a connection is closed and counted");
+	CHECK(rig_echoes(good, "c"), "those that are there go on");
+	setrlimit(RLIMIT_NOFILE, &limit);
+	close(fd);
+	fd = rig_connect(DOOR);
+	CHECK(rig_echoes(fd, "d"), "and with descriptors new ones come");
+	close(fd);
+	close(good);
+	rig_stop();
+}
+
+int main(void)
+{
+	unsigned before = rig_fds();
+	test_kinds();
+	test_exec_and_vsock();
+	test_waiting();
+	test_flapping();
+	test_deadline();
+	test_client_gone();
+	test_answers();
+	test_no_listeners();
+	test_bad_listeners();
+	test_many();
+	test_too_many();
+	test_remove();
+	test_log_limit();
+	test_no_descriptors();
+	CHECK(rig_fds() == before, "no descriptor is left");
+	return tap_done();
+}
