@@ -1,0 +1,15 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* walls.h - husk-tls gives up what it does not need, before it reads a client's first byte */
+#ifndef TLS_WALLS_H
+#define TLS_WALLS_H
+
+#include "base/error.h"
+
+/**
+ * Confine this process for the rest of its life. Afterwards it can use the descriptors it has, accept on its listening
+ * socket and connect to unix sockets; it can open no file and start no program. Landlock and the filter of system calls
+ * are used where the kernel has them; the rest must succeed.
+ */
+int walls_build(struct husk_error *err);
+
+#endif
