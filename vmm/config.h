@@ -62,6 +62,8 @@ enum vmm_tag {
 	VMM_CONSOLE_FD = 46, /* u32: the guest's serial console, a stream */
 };
 
+#define VM_SERVICE_NAME "supervisor.sock" /* in the runtime directory */
+
 #define VMM_DOOR_FDS 4 /* TLS: the unix socket, the TCP socket, certificate and key; others: the listening socket */
 
 /** The value of a VMM_DOOR entry, host byte order, one build. door.id is 0. */

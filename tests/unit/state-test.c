@@ -53,6 +53,43 @@ static void test_round_trip(void)
 		"another version is told from damage");
 }
 
+static void test_doors(void)
+{
+	CLEANUP_FD int fd = memfd_create("state", MFD_CLOEXEC);
+	static struct vm_state_record r, got;
+	struct husk_error err;
+
+	r = sample();
+	r.doors[2] = (struct vm_door){.id = 3,
+		.kind = VM_DOOR_TLS,
+		.guest_port = 443,
+		.endpoint = "[::1]:8443",
+		.inner = "tls-0.sock",
+		.alpn = "h2,http/1.1"};
+	r.doors[VM_DOORS_MAX - 1] = (struct vm_door){
+		.id = VM_DOORS_MAX, .kind = VM_DOOR_UNIX, .device = UINT64_MAX, .inode = UINT64_MAX - 1};
+	memset(r.doors[VM_DOORS_MAX - 1].endpoint, 'x', VM_ENDPOINT_MAX - 1);
+	CHECK(state_write(fd, &r, &err) == 0 && state_read(fd, &got, &err) == 0 &&
+			memcmp(r.doors, got.doors, sizeof(r.doors)) == 0,
+		"doors read back, from the first to the last");
+	CHECK(vm_door_check(&r.doors[2]) && vm_door_check(&r.doors[VM_DOORS_MAX - 1]), "and are in range");
+	const struct vm_door wrong[] = {
+		{.kind = 0, .endpoint = "/x"},
+		{.kind = 7, .endpoint = "/x"},
+		{.kind = VM_DOOR_UNIX},
+		{.kind = VM_DOOR_UNIX, .endpoint = "/x", .guest_port = 65536},
+		{.kind = VM_DOOR_UNIX, .endpoint = "/x", .reserved = 1},
+		{.kind = VM_DOOR_UNIX, .endpoint = "/x\n"},
+		{.kind = VM_DOOR_TLS, .endpoint = "127.0.0.1:1"},
+		{.kind = VM_DOOR_TLS, .endpoint = "127.0.0.1:1", .inner = "../x"},
+	};
+	for (size_t i = 0; i < ARRAY_SIZE(wrong); i++)
+		CHECK(!vm_door_check(&wrong[i]), "a door out of range is told");
+	struct vm_door endless = {.kind = VM_DOOR_UNIX};
+	memset(endless.endpoint, 'x', sizeof(endless.endpoint));
+	CHECK(!vm_door_check(&endless), "one whose endpoint does not end, too");
+}
+
 static void test_process(void)
 {
 	struct process_id id;
@@ -79,6 +116,7 @@ static void test_process(void)
 int main(void)
 {
 	test_round_trip();
+	test_doors();
 	test_process();
 	return tap_done();
 }

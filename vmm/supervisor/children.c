@@ -90,6 +90,7 @@ static void fill_envelope(struct passing *p, const struct supervisor *s, const s
 	tlv_put_u64(b, VMM_MEMORY, c->memory);
 	tlv_put_u32(b, VMM_CPUS, c->cpus);
 	tlv_put_u64(b, VMM_TIMEOUT_MS, c->timeout_ms);
+	tlv_put_u64(b, VMM_LISTEN_WAIT_MS, c->listen_wait_ms);
 	if (c->exec)
 		tlv_put(b, VMM_EXEC, c->exec, c->exec_size);
 	for (size_t i = 0; i < c->n_layers; i++)
@@ -98,6 +99,7 @@ static void fill_envelope(struct passing *p, const struct supervisor *s, const s
 	pass_as(p, VMM_RUNTIME_FD, c->runtime_fd);
 	pass_as(p, VMM_LOG_FD, c->log_fd);
 	pass_as(p, VMM_CONTROL_FD, c->control_fd);
+	pass_as(p, VMM_STATS_FD, c->stats_fd);
 	for (int i = 0; i < 3; i++)
 		pass_as(p, VMM_STDIN_FD + i, c->stdio_fd[i]);
 	pass_as(p, VMM_MEMORY_FD, w->memory);
@@ -121,6 +123,7 @@ static int start_worker(struct supervisor *s, const struct wiring *w, struct hus
 	if (envelope < 0 || socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
 		return error_errno(err, "connect to the worker");
 	s->channel = pair[0];
+	fd_set_nonblocking(s->channel, true); /* our end only: a worker that does not read must not hold us */
 	CLEANUP_FD int theirs = pair[1];
 	p.fds[0] = envelope;
 	fill_envelope(&p, s, w, theirs);

@@ -1,0 +1,162 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * service.c - supervisor.sock: open and close doors of a VM that runs
+ *
+ * Theory of operation: a SOCK_SEQPACKET connection carries one struct vm_message per request, EXPOSE with its descriptors or
+ * UNEXPOSE, and one EXPOSED per answer; a client is not read while it waits for one. Only our own user and root are served.
+ * Whatever is not exactly a request closes the connection and all descriptors that came with it. At most SERVICE_CLIENTS are
+ * served at a time; more wait in the backlog, which their own time limit bounds. Nobody here waits for the worker.
+ */
+#include "vmm/supervisor/supervisor.h"
+
+#include "base/cleanup.h"
+#include "vmm/control.h"
+
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#define REST_MS 200 /* until we accept again after a shortage of descriptors, whose end nobody announces */
+
+static void close_client(struct service_client *client)
+{
+	struct supervisor *s = client->supervisor;
+
+	loop_remove(&s->loop, &client->watch);
+	close(client->watch.fd);
+	client->supervisor = NULL;
+	doors_forget(s, client);
+	if (s->service.watch.added)
+		loop_modify(&s->loop, &s->service.watch, EPOLLIN);
+}
+
+void service_answer(struct service_client *client, int code, const struct vm_door *door, const char *text)
+{
+	struct vm_message m = {.kind = VM_MESSAGE_EXPOSED, .value = (uint32_t)-code, .door = *door};
+
+	if (text)
+		vm_message_text(&m, "%s", text);
+	client->waiting = false;
+	/* A client that does not read its answers is noticed here: its next request finds no room for one. */
+	if (vm_message_send(client->watch.fd, &m) < 0)
+		shutdown(client->watch.fd, SHUT_RDWR);
+	loop_modify(&client->supervisor->loop, &client->watch, EPOLLIN);
+}
+
+/** A request comes with as many descriptors as it needs, and without an id of its own. */
+static bool is_request(const struct vm_message *m, size_t n_fds)
+{
+	if (m->kind == VM_CONTROL_EXPOSE)
+		return !m->door.id && n_fds == vmm_door_fds(m->door.kind);
+	return m->kind == VM_CONTROL_UNEXPOSE && n_fds == 0;
+}
+
+/** Take a message; false when it is no request. Its descriptors are taken either way. */
+static bool serve(struct service_client *client, const struct vm_message *m, const int *fds, size_t n_fds)
+{
+	struct supervisor *s = client->supervisor;
+	struct husk_error err;
+	int rc;
+
+	if (!is_request(m, n_fds)) {
+		for (size_t i = 0; i < n_fds; i++)
+			close(fds[i]);
+		return false;
+	}
+	client->waiting = true;
+	loop_modify(&s->loop, &client->watch, 0);
+	if (m->kind == VM_CONTROL_EXPOSE)
+		rc = doors_expose(s, &m->door, fds, client, &err);
+	else
+		rc = doors_unexpose(s, m->door.id, m->door.endpoint, client, &err);
+	if (rc < 0)
+		service_answer(client, rc, &m->door, err.message);
+	return true;
+}
+
+static void on_client(struct loop_watch *watch, uint32_t events)
+{
+	struct service_client *client = CONTAINER_OF(watch, struct service_client, watch);
+	struct vm_message message;
+	int fds[VMM_DOOR_FDS];
+	size_t n_fds = ARRAY_SIZE(fds);
+
+	if (client->waiting) {
+		if (events & (EPOLLHUP | EPOLLERR))
+			close_client(client);
+		return;
+	}
+	/* A packet was there, so whatever could not be received was malformed, or the end. */
+	if (vm_message_receive_fds(watch->fd, &message, fds, &n_fds) != 1 || !serve(client, &message, fds, n_fds))
+		close_client(client);
+}
+
+static struct service_client *free_client(struct service *service)
+{
+	for (size_t i = 0; i < SERVICE_CLIENTS; i++)
+		if (!service->client[i].supervisor)
+			return &service->client[i];
+	return NULL;
+}
+
+static bool trusted(int fd)
+{
+	struct ucred peer;
+	socklen_t size = sizeof(peer);
+
+	return getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &size) == 0 && (peer.uid == geteuid() || peer.uid == 0);
+}
+
+static void on_service(struct loop_watch *watch, uint32_t events)
+{
+	struct supervisor *s = CONTAINER_OF(watch, struct supervisor, service.watch);
+	struct service_client *client = free_client(&s->service);
+
+	(void)events;
+	if (!client) {
+		loop_modify(&s->loop, watch, 0); /* until one goes */
+		return;
+	}
+	CLEANUP_FD int fd = accept4(watch->fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+	if (fd < 0 && (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM)) {
+		loop_modify(&s->loop, watch, 0);
+		loop_timer_set(&s->service.rest, REST_MS);
+	}
+	if (fd < 0 || !trusted(fd))
+		return;
+	*client = (struct service_client){.supervisor = s};
+	if (loop_add(&s->loop, &client->watch, fd, EPOLLIN, on_client, NULL) == 0)
+		steal_fd(&fd);
+	else
+		client->supervisor = NULL;
+}
+
+static void on_rest(struct loop_watch *watch, uint32_t events)
+{
+	struct supervisor *s = CONTAINER_OF(watch, struct supervisor, service.rest);
+
+	(void)events;
+	loop_timer_set(watch, 0);
+	if (s->service.watch.added)
+		loop_modify(&s->loop, &s->service.watch, EPOLLIN);
+}
+
+int service_open(struct supervisor *s, struct husk_error *err)
+{
+	if (s->config.service_fd < 0)
+		return 0;
+	int rc = loop_timer_open(&s->loop, &s->service.rest, on_rest, err);
+	return rc < 0 ? rc : loop_add(&s->loop, &s->service.watch, s->config.service_fd, EPOLLIN, on_service, err);
+}
+
+void service_close(struct supervisor *s)
+{
+	if (s->config.service_fd < 0)
+		return;
+	loop_remove(&s->loop, &s->service.watch);
+	for (size_t i = 0; i < SERVICE_CLIENTS; i++)
+		if (s->service.client[i].supervisor)
+			close_client(&s->service.client[i]);
+	(void)unlinkat(s->config.runtime_fd, VM_SERVICE_NAME, 0);
+	close(steal_fd(&s->config.service_fd));
+}
