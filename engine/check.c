@@ -77,6 +77,9 @@ static int check_agentless(const struct husk_vm_config *config, struct husk_erro
 	};
 	if (!config->initramfs)
 		return 0;
+	if (config->n_doors)
+		return error_set(err, -ENOTSUP, "doors need husk's agent, which is not in a foreign initramfs (%s)",
+			config->initramfs);
 	for (size_t i = 0; i < ARRAY_SIZE(needs); i++)
 		if (needs[i].asked)
 			return error_set(err, -EINVAL,
@@ -101,5 +104,6 @@ int check_config(const struct husk_vm_config *config, struct husk_error *err)
 		return error_set(err, -EINVAL, "unknown pull policy %d", (int)config->pull);
 	if (rc == 0 && config->offline && config->pull == HUSK_PULL_ALWAYS)
 		return error_set(err, -EINVAL, "'offline' and the pull policy 'always' exclude each other");
+	rc = rc < 0 ? rc : check_doors(config, err);
 	return rc < 0 ? rc : check_agentless(config, err);
 }

@@ -7,8 +7,15 @@
 
 #define CHECK_MEMORY_MIN (96ull << 20) /* tried: with 64 MiB the distribution kernel does not come up */
 #define CHECK_CPUS_MAX 32
+#define CHECK_DOORS_MAX 62 /* of 64; two every VM has */
+#define CHECK_LISTEN_WAIT_MAX (24 * 3600 * 1000ull) /* ms */
 
 /** Ranges and combinations of a configuration. -EINVAL, -ERANGE, -ENODEV. */
 int check_config(const struct husk_vm_config *config, struct husk_error *err);
+
+/** A door's fields go with its kind. -EINVAL. */
+int check_door(const struct husk_door *door, struct husk_error *err);
+/** The doors of a configuration, each by itself and all together. -EINVAL, -ERANGE, -E2BIG. */
+int check_doors(const struct husk_vm_config *config, struct husk_error *err);
 
 #endif

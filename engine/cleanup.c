@@ -10,6 +10,7 @@
  */
 #include "engine/cleanup.h"
 
+#include "base/door.h"
 #include "base/path.h"
 #include "engine/vm.h"
 #include "vmm/config.h"
@@ -45,7 +46,7 @@ static const char *cause_of(const struct vm_state_record *state, bool known, cha
 {
 	char boot_id[40];
 	host_boot_id(boot_id);
-	if (!known)
+	if (!known || (state->state == VM_CREATING && !state->supervisor.pid))
 		return "its start was interrupted";
 	if (strncmp(state->boot_id, boot_id, sizeof(boot_id)) != 0)
 		return "the host was restarted";
@@ -55,6 +56,14 @@ static const char *cause_of(const struct vm_state_record *state, bool known, cha
 		return room;
 	}
 	return "its supervisor died";
+}
+
+/** The paths of its unix doors: those that are still the very sockets and on which nobody listens. */
+static void remove_doors(const struct vm_state_record *state)
+{
+	for (size_t i = 0; i < VM_DOORS_MAX; i++)
+		if (state->doors[i].inode && door_path_probe(state->doors[i].endpoint) == -ECONNREFUSED)
+			door_path_remove(&state->doors[i]);
 }
 
 /** The record @id has no living supervisor and we hold its lock: set it right. */
@@ -71,6 +80,7 @@ static int clean_record(const struct husk *husk, struct vm_record *record, struc
 	bool ended = known && (state->state == VM_STOPPED || state->state == VM_ERROR);
 	if (ended && !foreground)
 		return 0;
+	remove_doors(state);
 	if (!ended) {
 		state->state = VM_STOPPED;
 		state->end = VM_END_SUPERVISOR;

@@ -42,16 +42,29 @@ void envelope_bytes(struct envelope *e, uint16_t tag, const void *bytes, size_t 
 	keep(e, tlv_put(&e->bytes, tag, bytes, n));
 }
 
-void envelope_fd(struct envelope *e, uint16_t tag, int fd)
+/** The number that @fd will have in husk-vmm, or -1. */
+static int pass(struct envelope *e, int fd)
 {
-	if (fd < 0)
-		return;
 	if (e->n_fds == ENVELOPE_FDS) {
 		keep(e, -E2BIG);
-		return;
+		return -1;
 	}
-	envelope_u32(e, tag, (uint32_t)(SPAWN_FDS + e->n_fds));
-	e->fds[e->n_fds++] = fd;
+	e->fds[e->n_fds] = fd;
+	return SPAWN_FDS + (int)e->n_fds++;
+}
+
+void envelope_fd(struct envelope *e, uint16_t tag, int fd)
+{
+	if (fd >= 0)
+		envelope_u32(e, tag, (uint32_t)pass(e, fd));
+}
+
+void envelope_door(struct envelope *e, const struct vm_door *door, const int fds[VMM_DOOR_FDS])
+{
+	struct vmm_door_entry entry = {.n_fds = vmm_door_fds(door->kind), .fd = {-1, -1, -1, -1}, .door = *door};
+	for (uint32_t i = 0; i < entry.n_fds; i++)
+		entry.fd[i] = pass(e, fds[i]);
+	envelope_bytes(e, VMM_DOOR, &entry, sizeof(entry));
 }
 
 int envelope_seal(struct envelope *e, struct husk_error *err)

@@ -176,8 +176,8 @@ int helper_run(const struct helper *how, struct buffer *out, struct husk_error *
 		.stdio = {how->stdin_fd, how->stdout_fd >= 0 ? how->stdout_fd : writing[OUT],
 			how->stderr_fd >= 0 ? how->stderr_fd : writing[TEXT]},
 		.working_directory = directory < 0 ? 0 : directory,
-		.fds = &writing[ERROR],
-		.n_fds = how->error_fd ? 1 : 0,
+		.fds = how->error_fd ? &writing[ERROR] : how->fds,
+		.n_fds = how->error_fd ? 1 : how->n_fds,
 		.die_with_parent =
 			true, /* a caller that is gone has no use for a pull that hangs; what came of it is kept */
 	};

@@ -16,13 +16,16 @@
  *  stdout_fd:   the child's stdout, -1: it is collected
  *  stderr_fd:   where its progress goes, -1: it is kept, and its last line is the error's text when it tells no other
  *  cancel_fd:   readable: the child gets SIGTERM and the run ends with -ECANCELED; -1: none
- *  error_fd:    the child speaks HUSK_ERROR_FD: "CODE MESSAGE" on descriptor 3 */
+ *  error_fd:    the child speaks HUSK_ERROR_FD: "CODE MESSAGE" on descriptor 3
+ *  fds:         become the child's 3, 4, … (-1: /dev/null); not together with error_fd */
 struct helper {
 	const char *path;
 	const char *const *argv;
 	const char *directory;
 	int stdin_fd, stdout_fd, stderr_fd, cancel_fd;
 	bool error_fd;
+	const int *fds;
+	size_t n_fds;
 };
 
 /** Run it; its stdout is appended to @out (may be NULL: /dev/null). 0 when it exited with 0; else its own error, or -EIO. */

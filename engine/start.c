@@ -20,6 +20,7 @@
 #include "engine/exec.h"
 #include "engine/images.h"
 #include "engine/scratch.h"
+#include "engine/start_doors.h"
 #include "image/platform.h"
 
 #include <fcntl.h>
@@ -41,6 +42,7 @@ struct start {
 	int layers[VMM_LAYERS_MAX];
 	size_t n_layers;
 	int scratch_fd, caller_fd, control_fd; /* the supervisor's ends */
+	struct start_doors doors;
 	struct envelope envelope;
 };
 
@@ -56,6 +58,7 @@ static void start_free(struct start *s)
 	for (size_t i = 0; i < ARRAY_SIZE(fds); i++)
 		if (fds[i] >= 0)
 			close(fds[i]);
+	start_doors_free(&s->doors);
 	envelope_free(&s->envelope);
 }
 
@@ -133,7 +136,9 @@ static int build_envelope(struct start *s, struct husk_vm *vm, struct husk_error
 	/* Without an agent nothing will ever answer, so no time for it can run out. */
 	envelope_u64(e, VMM_START_TIMEOUT_MS, vm->agentless ? AGENTLESS_TIMEOUT_MS : c->start_timeout_ms);
 	envelope_u64(e, VMM_TIMEOUT_MS, c->timeout_ms);
+	envelope_u64(e, VMM_LISTEN_WAIT_MS, c->listen_wait_ms);
 	envelope_u32(e, VMM_LIFETIME, 0);
+	start_doors_put(&s->doors, e);
 	return envelope_seal(e, err);
 }
 
@@ -221,6 +226,7 @@ static int run(struct start *s, struct husk_vm *vm, struct husk_error *err)
 	if (!json)
 		return error_set(err, -EINVAL, "describe the VM: a value is not valid UTF-8");
 	int rc = vm_record_create(s->husk, s->config->name, json, &vm->record, err);
+	rc = rc < 0 ? rc : start_doors_open(s->husk, s->config, &vm->record, &s->doors, err);
 	rc = rc < 0 ? rc : boot_build(s->husk, s->config, &s->image, vm->record.id, &s->boot, err);
 	rc = rc < 0 ? rc : open_layers(s, err);
 	rc = rc < 0 ? rc : open_scratch(s, vm, err);
@@ -251,6 +257,7 @@ int start_vm(const struct husk *husk, const struct husk_vm_config *config, struc
 		.scratch_fd = -1,
 		.caller_fd = -1,
 		.control_fd = -1,
+		.doors = START_DOORS_INIT,
 		.envelope = {.fds = {-1}},
 	};
 	struct husk_vm *vm = live_new(husk, err);
@@ -266,6 +273,7 @@ int start_vm(const struct husk *husk, const struct husk_vm_config *config, struc
 			"--quiet hides this line)");
 	rc = rc < 0 ? rc : run(&s, vm, err);
 	if (rc < 0) {
+		start_doors_take_down(&s.doors);
 		live_close(vm);
 		return rc;
 	}

@@ -84,11 +84,16 @@ static int name_look_up(
 	return 0;
 }
 
-int vm_name_free(const struct husk *husk, const char *name, struct husk_error *err)
+int vm_name_owner(const struct husk *husk, const char *name, char id[VM_ID_SIZE], struct husk_error *err)
 {
 	CLEANUP_FREE char *path = NULL;
+	return name_look_up(husk, name, &path, id, err);
+}
+
+int vm_name_free(const struct husk *husk, const char *name, struct husk_error *err)
+{
 	char owner[VM_ID_SIZE];
-	int rc = name_look_up(husk, name, &path, owner, err);
+	int rc = vm_name_owner(husk, name, owner, err);
 	if (rc < 0 || !owner[0])
 		return rc;
 	return error_set(err, -EEXIST, "the name '%s' is taken by VM %s; choose another one", name, owner);

@@ -42,6 +42,9 @@ int vm_name_check(const char *name, struct husk_error *err);
 /** -EEXIST when a VM of this home has the name. */
 int vm_name_free(const struct husk *husk, const char *name, struct husk_error *err);
 
+/** The id of the VM of this home that has the name, "" when none has. */
+int vm_name_owner(const struct husk *husk, const char *name, char id[VM_ID_SIZE], struct husk_error *err);
+
 /** Make a record and its runtime directory; @configuration (borrowed) becomes vm.json, with schema, id, name and created
  *  added. The lock is held. -EEXIST: the name is taken. */
 int vm_record_create(const struct husk *husk, const char *name, json_t *configuration, struct vm_record *out,

@@ -32,7 +32,10 @@ int husk_vm_start(struct husk *husk, const struct husk_vm_config *given, struct 
 {
 	struct husk_vm_config config;
 	husk_vm_config_init(&config);
+	CLEANUP_FREE struct husk_door *doors = NULL;
 	int rc = adopt_struct(&config, sizeof(config), given, "struct husk_vm_config", err);
+	rc = rc < 0 ? rc : adopt_doors(config.doors, config.n_doors, &doors, err);
+	config.doors = doors;
 	return rc < 0 ? rc : start_vm(husk, &config, out, err);
 }
 

@@ -7,7 +7,10 @@
 #include "tests/tap.h"
 #include "vmm/config.h"
 
+#include <fcntl.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/un.h>
 #include <sys/wait.h>
 
 static struct husk_error err;
@@ -96,6 +99,47 @@ static void test_cleanup(const struct husk *husk)
 	vm_record_close(&kept);
 }
 
+/** A unix socket at @path; its descriptor. */
+static int bind_door(struct vm_door *door, uint32_t id, const char *path)
+{
+	struct sockaddr_un address = {.sun_family = AF_UNIX};
+	struct stat st = {0};
+	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	snprintf(address.sun_path, sizeof(address.sun_path), "%s", path);
+	CHECK(bind(fd, (struct sockaddr *)&address, sizeof(address)) == 0 && listen(fd, 1) == 0 && stat(path, &st) == 0,
+		"a door");
+	*door = (struct vm_door){.id = id, .kind = VM_DOOR_UNIX, .device = st.st_dev, .inode = st.st_ino};
+	snprintf(door->endpoint, sizeof(door->endpoint), "%s", path);
+	return fd;
+}
+
+/** The doors of a VM that died: its own paths go, what has taken their place or lives stays. */
+static void test_doors(const struct husk *husk)
+{
+	struct vm_record record = VM_RECORD_INIT;
+	struct vm_state_record state = {.state = VM_RUNNING, .supervisor = {.pid = 1, .start_time = 1}};
+	CLEANUP_FREE char *ours = path_join(husk->home, "ours");
+	CLEANUP_FREE char *theirs = path_join(husk->home, "theirs");
+	CLEANUP_FREE char *alive = path_join(husk->home, "alive");
+	CLEANUP_JSON json_t *json = foreground();
+	CHECK(vm_record_create(husk, NULL, json, &record, &err) == 0, "a record");
+	host_boot_id(state.boot_id);
+	int first = bind_door(&state.doors[2], 3, ours), second = bind_door(&state.doors[3], 4, theirs);
+	int third = bind_door(&state.doors[4], 5, alive);
+	unlink(theirs);
+	int other = open(theirs, O_CREAT | O_WRONLY | O_CLOEXEC, 0600);
+	CHECK(state_write(record.state_fd, &state, &err) == 0, "with three doors");
+	close(first);
+	close(second);
+	vm_record_close(&record);
+	CHECK(cleanup_run(husk, NULL, &err) == 0, "its supervisor is dead");
+	CHECK(access(ours, F_OK) < 0, "the path of its door is removed");
+	CHECK(access(theirs, F_OK) == 0, "a file that has taken a door's place stays");
+	CHECK(access(alive, F_OK) == 0, "and so does a socket on which somebody listens");
+	close(third);
+	close(other);
+}
+
 /** A creator that dies between its record and its supervisor. */
 static void test_crash(const struct husk *husk)
 {
@@ -136,6 +180,7 @@ int main(void)
 	test_names();
 	test_create(&husk);
 	test_cleanup(&husk);
+	test_doors(&husk);
 	test_crash(&husk);
 	CHECK(path_remove_tree(base, NULL) == 0, "clean up");
 	return tap_done();

@@ -1,0 +1,35 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* door.h - open the host's side of a door: bind its sockets, and take them down again */
+#ifndef ENGINE_DOOR_H
+#define ENGINE_DOOR_H
+
+#include "engine/engine.h"
+#include "vmm/config.h"
+
+#define DOOR_PATH_MAX 107 /* sizeof(sun_path) - 1 */
+#define DOOR_BACKLOG 4096
+
+/** A door whose sockets are open: what the supervisor is to be given. Descriptors are owned, -1: none. */
+struct open_door {
+	struct vm_door door;
+	int fd[VMM_DOOR_FDS]; /* as in struct vmm_door_entry */
+	int runtime_fd; /* the VM's runtime directory, borrowed */
+};
+
+#define OPEN_DOOR_INIT                                                                                                 \
+	{                                                                                                              \
+		.fd = {-1, -1, -1, -1}, .runtime_fd = -1                                                               \
+	}
+
+/** Bind what @wanted (checked by check_door()) describes. @runtime_fd: the VM's runtime directory, kept open by the caller.
+ *  The error names kind, endpoint and cause. Errors: -EADDRINUSE (a live socket, a port in use), -EEXIST (something that is no
+ *  socket), -ENAMETOOLONG, and those of the file system and of bind(2). Nothing is left behind by a failure. */
+int door_open(const struct husk *husk, int runtime_fd, const struct husk_door *wanted, struct open_door *out,
+	struct husk_error *err);
+
+/** Close the descriptors; the paths stay. */
+void door_close(struct open_door *door);
+/** Remove the paths and close. */
+void door_take_down(struct open_door *door);
+
+#endif

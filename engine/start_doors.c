@@ -1,0 +1,105 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * start_doors.c - what a start holds of doors until the supervisor has it
+ *
+ * Theory of operation: doors are bound by whoever asks for them, since the worker cannot bind and the supervisor parses no
+ * paths of a user. They are noted in the state record before the supervisor, its writer from then on, exists: a start that
+ * is killed in between leaves a record, and the record says which paths are to be removed.
+ */
+#include "engine/start_doors.h"
+
+#include "base/path.h"
+#include "base/stats.h"
+
+#include <fcntl.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+
+#define SERVICE_BACKLOG 64
+
+/** The counters, all zero. */
+static int make_stats(const struct vm_record *record, int *out, struct husk_error *err)
+{
+	const struct vm_stats head = {.magic = STATS_MAGIC, .size = sizeof(struct vm_stats)};
+	CLEANUP_FD int fd =
+		openat(record->runtime_fd, STATS_NAME, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
+	if (fd < 0 || ftruncate(fd, sizeof(head)) < 0 ||
+		pwrite(fd, &head, offsetof(struct vm_stats, door), 0) != offsetof(struct vm_stats, door))
+		return error_errno(err, "make the counters of VM %s", record->id);
+	*out = steal_fd(&fd);
+	return 0;
+}
+
+/** The socket on which the supervisor takes requests. Its path fits: see HOME_RUNTIME_MAX. */
+static int make_service(const struct vm_record *record, int *out, struct husk_error *err)
+{
+	struct sockaddr_un address = {.sun_family = AF_UNIX};
+	int n = snprintf(address.sun_path, sizeof(address.sun_path), "%s/" VM_SERVICE_NAME, record->runtime);
+	if (n >= (int)sizeof(address.sun_path))
+		return error_set(err, -ENAMETOOLONG, "make the supervisor's socket: %s is too long", record->runtime);
+	CLEANUP_FD int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	if (fd < 0 || bind(fd, (struct sockaddr *)&address, sizeof(address)) < 0 || listen(fd, SERVICE_BACKLOG) < 0)
+		return error_errno(err, "make the supervisor's socket %s", address.sun_path);
+	*out = steal_fd(&fd);
+	return 0;
+}
+
+/** The state of a VM that has doors and no supervisor yet. */
+static int note_doors(const struct start_doors *d, const struct vm_record *record, struct husk_error *err)
+{
+	struct vm_state_record state = {.state = VM_CREATING};
+	host_boot_id(state.boot_id);
+	for (size_t i = 0; i < d->n; i++)
+		state.doors[i] = d->doors[i].door;
+	return d->n ? state_write(record->state_fd, &state, err) : 0;
+}
+
+int start_doors_open(const struct husk *husk, const struct husk_vm_config *config, const struct vm_record *record,
+	struct start_doors *out, struct husk_error *err)
+{
+	int rc = make_stats(record, &out->stats_fd, err);
+	rc = rc < 0 ? rc : make_service(record, &out->service_fd, err);
+	if (rc < 0)
+		return rc;
+	engine_helper(husk, "husk-tls", &out->tls_path, NULL);
+	out->doors = calloc(config->n_doors + 1, sizeof(*out->doors));
+	if (!out->doors)
+		return error_set(err, -ENOMEM, "open the VM's doors: out of memory");
+	for (size_t i = 0; i < config->n_doors; i++) {
+		rc = door_open(husk, record->runtime_fd, &config->doors[i], &out->doors[i], err);
+		if (rc < 0)
+			return rc;
+		out->n++;
+	}
+	return note_doors(out, record, err);
+}
+
+void start_doors_put(const struct start_doors *d, struct envelope *e)
+{
+	envelope_fd(e, VMM_STATS_FD, d->stats_fd);
+	envelope_fd(e, VMM_SERVICE_FD, d->service_fd);
+	if (d->tls_path)
+		envelope_string(e, VMM_TLS_PATH, d->tls_path);
+	for (size_t i = 0; i < d->n; i++)
+		envelope_door(e, &d->doors[i].door, d->doors[i].fd);
+}
+
+void start_doors_take_down(struct start_doors *d)
+{
+	for (size_t i = 0; i < d->n; i++)
+		door_take_down(&d->doors[i]);
+}
+
+void start_doors_free(struct start_doors *d)
+{
+	for (size_t i = 0; i < d->n; i++)
+		door_close(&d->doors[i]);
+	free(steal_pointer(&d->doors));
+	free(steal_pointer(&d->tls_path));
+	d->n = 0;
+	if (d->stats_fd >= 0)
+		close(steal_fd(&d->stats_fd));
+	if (d->service_fd >= 0)
+		close(steal_fd(&d->service_fd));
+}
