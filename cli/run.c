@@ -10,23 +10,29 @@
 #include "base/cleanup.h"
 #include "base/error.h"
 #include "base/parse.h"
+#include "cli/doors.h"
 #include "cli/environment.h"
 #include "cli/terminal.h"
 #include "cli/verbs.h"
 
+#include <jansson.h>
 #include <signal.h>
 #include <string.h>
+
+#define FIRST_DOOR_ID 3
 
 /** A configuration with what it points to. */
 struct request {
 	struct husk_vm_config config;
 	struct environment env;
+	struct door_list doors;
 	const char *entrypoint[2];
 };
 
 static void request_free(struct request *r)
 {
 	environment_free(&r->env);
+	door_list_free(&r->doors);
 }
 
 static int take_numbers(struct cli *cli, struct husk_vm_config *config, struct husk_error *err)
@@ -107,6 +113,19 @@ static int take_streams(struct cli *cli, struct husk_vm_config *c, struct husk_e
 	return 0;
 }
 
+static int take_doors(struct cli *cli, struct request *r, struct husk_error *err)
+{
+	const char *wait = cli_value(cli, "listen-wait");
+	int rc = door_list_take(&r->doors, cli, err);
+	r->config.doors = r->doors.doors;
+	r->config.n_doors = r->doors.n;
+	if (rc == 0 && wait)
+		rc = parse_duration(wait, "--listen-wait", &r->config.listen_wait_ms, err);
+	if (rc == 0 && wait && !r->config.listen_wait_ms)
+		return error_set(err, -ERANGE, "--listen-wait: 0 is not a time; write 1ms not to wait");
+	return rc;
+}
+
 static int take_request(struct cli *cli, struct request *r, struct husk_error *err)
 {
 	struct husk_vm_config *c = &r->config;
@@ -119,7 +138,32 @@ static int take_request(struct cli *cli, struct request *r, struct husk_error *e
 	c->progress_fd = cli_progress_fd(cli);
 	int rc = take_numbers(cli, c, err);
 	rc = rc < 0 ? rc : take_environment(cli, r, err);
+	rc = rc < 0 ? rc : take_doors(cli, r, err);
 	return rc < 0 ? rc : take_streams(cli, c, err);
+}
+
+/** A port that the kernel has chosen is known to nobody else: say it. Doors have the ids from 3 on, in our order. */
+static void say_ports(struct husk_vm *vm, const struct request *r)
+{
+	CLEANUP_FREE char *text = NULL;
+	json_t *door;
+	size_t index;
+	if (!r->doors.n || husk_vm_inspect(vm, &text, NULL) < 0)
+		return;
+	json_t *json = json_loads(text, 0, NULL);
+	json_array_foreach(json_object_get(json, "doors"), index, door)
+	{
+		size_t at = (size_t)json_integer_value(json_object_get(door, "id")) - FIRST_DOOR_ID;
+		const char *endpoint = json_string_value(json_object_get(door, "endpoint"));
+		const struct husk_door *asked = at < r->doors.n ? &r->doors.doors[at] : NULL;
+		if (!asked || asked->path || asked->port || !endpoint)
+			continue;
+		if (asked->guest_port)
+			cli_say("%s leads to port %u of the guest", endpoint, asked->guest_port);
+		else
+			cli_say("%s leads to the guest's first listener", endpoint);
+	}
+	json_decref(json);
 }
 
 /** Start it; *@status is set when there is no VM. */
@@ -146,6 +190,7 @@ int verb_run(struct cli *cli)
 		return cli_fail(&err, CLI_FAILED);
 	struct husk_vm *vm = start(cli, &request, &signals, &status);
 	if (vm) {
+		say_ports(vm, &request);
 		bool raw = request.config.tty && request.config.stdin_fd >= 0;
 		status = raw && terminal_raw(&err) < 0 ? cli_fail(&err, CLI_FAILED)
 						       : run_attend(vm, &signals, request.config.tty);

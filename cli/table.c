@@ -2,6 +2,48 @@
 /* table.c - every verb with its options: the one place that help, completions and manual pages come from */
 #include "cli/verbs.h"
 
+/* Doors, for `run` and `expose`. */
+#define OPTION_EXEC_DOOR                                                                                               \
+	{                                                                                                              \
+		.name = "exec-door", .value = "PATH", .many = true,                                                    \
+		.help = "A unix socket that leads to the guest's agent"                                                \
+	}
+#define OPTION_HANDOFF                                                                                                 \
+	{                                                                                                              \
+		.name = "handoff", .value = "PATH[:PORT]", .many = true,                                               \
+		.help = "A unix socket on which a router hands TCP connections over to the guest's port"               \
+	}
+#define OPTION_HTTP_PORT                                                                                               \
+	{                                                                                                              \
+		.name = "http-port", .value = "[ADDR:]PORT", .many = true,                                             \
+		.help = "A TCP port that leads to the guest's first listener"                                          \
+	}
+#define OPTION_PUBLISH                                                                                                 \
+	{                                                                                                              \
+		.name = "publish", .letter = 'p', .value = "[[ADDR:]PORT:]GUEST[/tcp]", .many = true,                  \
+		.help = "A TCP port (of 127.0.0.1, if no other address is given) that leads to the guest's port GUEST" \
+	}
+#define OPTION_TLS                                                                                                     \
+	{                                                                                                              \
+		.name = "tls", .value = "CERT:KEY",                                                                    \
+		.help = "Certificate chain and private key for --tls-port, PEM files"                                  \
+	}
+#define OPTION_TLS_ALPN                                                                                                \
+	{                                                                                                              \
+		.name = "tls-alpn", .value = "LIST",                                                                   \
+		.help = "Protocols that --tls-port agrees to, with commas between them (default http/1.1)"             \
+	}
+#define OPTION_TLS_PORT                                                                                                \
+	{                                                                                                              \
+		.name = "tls-port", .value = "[ADDR:]PORT[:GUEST]", .many = true,                                      \
+		.help = "A TCP port on which TLS is ended; it leads to the guest's port GUEST, or its first listener"  \
+	}
+#define OPTION_VSOCK_MUX                                                                                               \
+	{                                                                                                              \
+		.name = "vsock-mux", .value = "PATH[:PORT]", .many = true,                                             \
+		.help = "A unix socket that leads to the guest's TCP port PORT, or to its first listener"              \
+	}
+
 static const struct option run_options[] = {
 	{.name = "cmdline", .value = "TEXT", .any = true, .help = "Append to the guest's kernel command line"},
 	{.name = "cpus", .value = "N", .help = "Number of CPUs, a whole number (default 1)"},
@@ -15,18 +57,25 @@ static const struct option run_options[] = {
 		.value = "FILE",
 		.many = true,
 		.help = "Read environment variables from a file, one per line"},
+	OPTION_EXEC_DOOR,
+	OPTION_HANDOFF,
 	{.name = "hostname", .letter = 'h', .value = "NAME", .help = "The guest's host name (default: the VM's id)"},
+	OPTION_HTTP_PORT,
 	{.name = "init", .help = "Run a reaper as PID 1, the command as its child"},
 	{.name = "initramfs",
 		.value = "FILE",
 		.help = "Boot a foreign initramfs, without husk's agent: what needs the agent is refused"},
 	{.name = "interactive", .letter = 'i', .help = "Connect stdin; without it the command reads /dev/null"},
 	{.name = "kernel", .value = "FILE", .help = "Boot this kernel instead of the fetched one"},
+	{.name = "listen-wait",
+		.value = "TIME",
+		.help = "How long a connection waits for its port to be listened on (default 1s, 10s on emulation)"},
 	{.name = "machine", .value = "KIND", .choices = "auto|qemu|kvm", .help = "What runs the guest (default auto)"},
 	{.name = "memory", .letter = 'm', .value = "SIZE", .help = "Memory, as in 512M or 2G (default 512M)"},
 	{.name = "name", .value = "NAME", .help = "Name the VM; no two VMs have the same"},
 	{.name = "offline", .help = "Never use the network for the image"},
 	{.name = "platform", .value = "OS/ARCH", .help = "The image's platform, as in linux/amd64"},
+	OPTION_PUBLISH,
 	{.name = "pull",
 		.value = "WHEN",
 		.choices = "missing|always|never",
@@ -40,9 +89,25 @@ static const struct option run_options[] = {
 	{.name = "timeout",
 		.value = "TIME",
 		.help = "End the command after this time, counted from its start, with exit status 124"},
+	OPTION_TLS,
+	OPTION_TLS_ALPN,
+	OPTION_TLS_PORT,
 	{.name = "tty", .letter = 't', .help = "Give the command a terminal"},
 	{.name = "user", .letter = 'u', .value = "USER[:GROUP]", .help = "Run as this user, names or numbers"},
+	OPTION_VSOCK_MUX,
 	{.name = "workdir", .letter = 'w', .value = "DIR", .help = "Working directory in the guest"},
+	{0},
+};
+
+static const struct option expose_options[] = {
+	OPTION_EXEC_DOOR,
+	OPTION_HANDOFF,
+	OPTION_HTTP_PORT,
+	OPTION_PUBLISH,
+	OPTION_TLS,
+	OPTION_TLS_ALPN,
+	OPTION_TLS_PORT,
+	OPTION_VSOCK_MUX,
 	{0},
 };
 
@@ -106,9 +171,37 @@ static const char run_description[] =
 	"failed; 126 when the command cannot be executed, 127 when it is not found.\n\n"
 	"Signals are passed on to the command; SIGTERM becomes the image's StopSignal. A third Ctrl-C ends the VM.";
 
+static const char expose_description[] =
+	"Opens doors of a VM that runs: sockets of the host that lead into it. VM is an id, the first digits of one, "
+	"or a name. "
+	"Prints where each door is, one per line. The doors close with the VM, or by 'husk unexpose'.\n\n"
+	"Without a port a door leads to the guest's first listener: the program that has listened on a TCP port for "
+	"the longest "
+	"time. A connection that comes before anybody listens waits; see --listen-wait of 'husk run'.";
+
 const struct verb cli_verbs[] = {
 	{"run", "IMAGE [COMMAND [ARG…]]", "Run a command in a microVM made from an image", run_description, run_options,
 		1, -1, .rest = true, .run = verb_run},
+	{"expose", "VM", "Open doors of a running VM", expose_description, expose_options, 1, 1, .run = verb_expose},
+	{"unexpose", "VM ENDPOINT…", "Close doors of a running VM",
+		"ENDPOINT is what 'husk expose' and 'husk inspect' show. Connections that reached the guest live on.",
+		cli_no_options, 2, -1, .run = verb_unexpose},
+	{"port", "VM [GUEST[/tcp]]", "Show which host ports lead into a VM",
+		"Prints a line for each, as in '80/tcp -> 127.0.0.1:8080'; '80/tls' when TLS is ended there, "
+		"'first/tcp' when it "
+		"leads to the guest's first listener. With GUEST only the addresses that lead to it; exit status 1 "
+		"when there is "
+		"none.",
+		cli_no_options, 1, 2, .run = verb_port},
+	{"inspect", "VM…", "Show VMs as JSON", NULL, cli_no_options, 1, -1, .run = verb_inspect},
+	{"stats", "VM…", "Show what went through the doors of VMs",
+		"For each door: connections accepted, tied to the guest now, waiting for a listener and refused; bytes "
+		"to and from "
+		"the guest; and in milliseconds the medians of connecting to the guest's port (CONNECT) and of the "
+		"time from the "
+		"accept to the guest's first byte (FIRST), with the latter's 99th percentile (P99 ms). The format json "
+		"has more.",
+		format_options, 1, -1, .run = verb_stats},
 	{"pull", "SOURCE", "Bring an image into the store", NULL, pull_options, 1, 1, .run = verb_pull},
 	{"images", "", "List the images in the store", NULL, images_options, 0, 0, .run = verb_images},
 	{"rmi", "IMAGE…", "Remove images", NULL, rmi_options, 1, -1, .run = verb_rmi},

@@ -7,19 +7,24 @@
 
 int verb_completion(struct cli *cli);
 int verb_doctor(struct cli *cli);
+int verb_expose(struct cli *cli);
 int verb_gc(struct cli *cli);
 int verb_help(struct cli *cli);
 int verb_image_inspect(struct cli *cli);
 int verb_images(struct cli *cli);
 int verb_import(struct cli *cli);
+int verb_inspect(struct cli *cli);
 int verb_kernel_fetch(struct cli *cli);
 int verb_kernel_list(struct cli *cli);
 int verb_login(struct cli *cli);
 int verb_logout(struct cli *cli);
 int verb_man(struct cli *cli);
+int verb_port(struct cli *cli);
 int verb_pull(struct cli *cli);
 int verb_rmi(struct cli *cli);
 int verb_run(struct cli *cli);
+int verb_stats(struct cli *cli);
+int verb_unexpose(struct cli *cli);
 int verb_version(struct cli *cli);
 
 #endif
