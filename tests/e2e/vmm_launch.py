@@ -19,7 +19,7 @@ READY, STARTED, OUTCOME = 1, 2, 3
 SIGNAL, RESIZE, KILL = 16, 17, 18
 ENDS = {1: "exited", 2: "signaled", 3: "timeout", 4: "not started", 5: "start timeout", 6: "guest", 7: "machine",
         8: "worker", 9: "supervisor", 10: "caller", 11: "killed", 12: "failed"}
-MESSAGE = struct.Struct("=IIIIQQQ512s")
+MESSAGE = struct.Struct("=IIIIQQQ512s 208x")  # and no door
 CMDLINE_DEFAULT = ("console=ttyS0 quiet panic=-1 mitigations=off no_timer_check tsc=reliable nokaslr i8042.noaux "
                    "i8042.nomux i8042.nopnp i8042.dumbkbd 8250.nr_uarts=1 cryptomgr.notests")
 
