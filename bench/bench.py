@@ -1,12 +1,13 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""bench.py - husk's figures on this machine, one table from one run. usage: bench/bench.py [BUILDDIR] [start|layer|worker|stdout…]
+"""bench.py - husk's figures on this machine, one table from one run. usage: bench/bench.py [BUILDDIR] [start|layer|worker|stdout|muxer…]
 
 start   cold `husk run IMAGE true` (1 and 8 layers) against the bare QEMU with husk's own machine options, kernel and
         command line and an initramfs that only powers off; interleaved, so that both see the same machine
 layer   a Debian root (one gzip layer) from an OCI layout into the store, against `umoci unpack` of the same image
 worker  resident memory of the worker without the guest's RAM, and its CPU time until its doors are open
 stdout  bytes per second that a workload's stdout delivers to a pipe of the caller
+muxer   the vsock muxer without a guest, against a bare unix socketpair (bench-muxer has more to say)
 
 Every figure is given with p50, p99, n and what it is held against. HUSK_BENCH_PAIRS sets how many pairs (10).
 """
@@ -206,6 +207,17 @@ def stdout(home, folder):
     row("stdout of the workload", rates, "MB/s", "", ">= 60 MB/s", quantile(rates, .5) >= 60)
 
 
+def muxer(home, folder):
+    say("the muxer against a socketpair")
+    for line in subprocess.run([BUILD / "bench" / "bench-muxer", "--raw"], check=True, text=True, stdout=subprocess.PIPE).stdout.splitlines():
+        name, wanted, *ratios = line.split("\t")
+        ratios = [float(r) for r in ratios]
+        median = quantile(ratios, .5)
+        # Of a ratio the slow end is the small one: p99 is what 99 of 100 rounds reach.
+        ROWS.append((f"muxer, {name}", f"{median:.2f}", f"{quantile(ratios, .01):.2f}", str(len(ratios)),
+                     f"{median:.2f} x socketpair", f">= {wanted} x", "yes" if median >= float(wanted) else "NO"))
+
+
 def table():
     head = ("what", "p50", "p99", "n", "ratio (median of pairs)", "wanted", "met")
     widths = [max(len(r[i]) for r in [head, *ROWS]) for i in range(len(head))]
@@ -214,7 +226,7 @@ def table():
 
 
 def main():
-    parts = {"start": start, "layer": layer, "worker": worker, "stdout": stdout}
+    parts = {"start": start, "layer": layer, "worker": worker, "stdout": stdout, "muxer": muxer}
     wanted = sys.argv[2:] or list(parts)
     with lib.Home() as home, tempfile.TemporaryDirectory(prefix="husk-bench-") as folder:
         for name in wanted:

@@ -285,6 +285,47 @@ static void test_end_before_answer(void)
 	guest_stop();
 }
 
+/** Whatever comes while an answer is awaited: the dial goes on, or ends with one error. */
+static void test_every_packet_while_asking(void)
+{
+	static char big[65536];
+	struct vsock_dial how = {.answer = answer};
+	struct virtio_vsock_hdr h;
+	struct told told;
+	int pair[2];
+	bool told_once = true;
+	guest_start(RX_SIZE);
+	for (uint16_t op = 0; op < 12; op++) {
+		unix_pair(pair);
+		dial(pair[0], &how, "first", &told, NULL, &h);
+		guest_answer(&h, VIRTIO_VSOCK_OP_RESPONSE, 0, NULL, 0);
+		guest_answer(&h, op, 3, NULL, 0);
+		guest_answer(&h, VIRTIO_VSOCK_OP_RST, 0, NULL, 0);
+		guest_count(0);
+		told_once = told_once && told.calls == 2 && told.error == -ECONNRESET && read(pair[1], &h, 1) == 0;
+		close(pair[1]);
+	}
+	CHECK(told_once && !guest.vsock->n_conns && !guest.driver.needs_reset,
+		"every operation on a connection that is asked");
+	unix_pair(pair);
+	dial(pair[0], &how, "", &told, NULL, &h);
+	guest_answer(&h, VIRTIO_VSOCK_OP_RESPONSE, 0, NULL, 0);
+	struct virtio_vsock_hdr lie = guest_make(VIRTIO_VSOCK_OP_RW, 80, h.src_port, 65536);
+	guest_put_raw(&lie, "short", 5);
+	CHECK(told.calls == 2 && told.error == -ECONNRESET && guest_count(VIRTIO_VSOCK_OP_RST) == 1,
+		"a length that lies");
+	close(pair[1]);
+	unix_pair(pair);
+	dial(pair[0], &how, "", &told, NULL, &h);
+	guest_answer(&h, VIRTIO_VSOCK_OP_RESPONSE, 0, NULL, 0);
+	guest_answer(&h, VIRTIO_VSOCK_OP_RW, 0, big, sizeof(big));
+	CHECK(told.calls == 1 && told.n <= sizeof(told.line) && guest_count(VIRTIO_VSOCK_OP_RST) == 1,
+		"an answer that the callback has had enough of");
+	CHECK(close(pair[0]) == 0 && read(pair[1], &h, 1) == 0, "is the caller's to end");
+	close(pair[1]);
+	guest_stop();
+}
+
 /** An open connection over @pair[0]; its packets are answers to @h. */
 static void opened(int pair[2], struct vsock_dial *how, struct virtio_vsock_hdr *h)
 {
@@ -450,6 +491,7 @@ int main(void)
 	test_credit_of_first();
 	test_give_back();
 	test_end_before_answer();
+	test_every_packet_while_asking();
 	test_resets();
 	test_meter();
 	test_without_driver();
