@@ -124,6 +124,11 @@ static void test_flapping(void)
 	rig.agent.answer = FAKE_OK;
 	fake_agent_refuse(&rig.agent, rig.agent.last);
 	CHECK(rig_echoes(slow, "newer"), "refused by an older table than is known by now, it asks again at once");
+	rig_listening(0);
+	rig_turn(2);
+	int none = rig_connect(DOOR);
+	CHECK(rig_until(METER.waiting == 1) && rig.agent.n_forwards == 24, "a port that has gone is not asked for");
+	close(none);
 	close(slow);
 	close(fd);
 	rig_stop();
