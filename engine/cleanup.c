@@ -16,10 +16,14 @@
 #include "vmm/config.h"
 
 #include <fcntl.h>
+#include <poll.h>
 #include <string.h>
 #include <sys/file.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <time.h>
+
+#define DEATH_MS 2000
 
 /** Remove what lies in vms.new and nobody holds. */
 static void clean_staging(const struct husk *husk)
@@ -58,12 +62,36 @@ static const char *cause_of(const struct vm_state_record *state, bool known, cha
 	return "its supervisor died";
 }
 
+/** The worker holds the doors' sockets and dies with its supervisor: give it the moment that this takes. */
+static void await_death(const struct process_id *id, const char *boot_id)
+{
+	CLEANUP_FD int fd = id->pid > 0 ? (int)syscall(SYS_pidfd_open, id->pid, 0) : -1;
+	struct pollfd dead = {.fd = fd, .events = POLLIN};
+	if (fd >= 0 && process_alive(id, boot_id))
+		poll(&dead, 1, DEATH_MS);
+}
+
 /** The paths of its unix doors: those that are still the very sockets and on which nobody listens. */
 static void remove_doors(const struct vm_state_record *state)
 {
-	for (size_t i = 0; i < VM_DOORS_MAX; i++)
-		if (state->doors[i].inode && door_path_probe(state->doors[i].endpoint) == -ECONNREFUSED)
-			door_path_remove(&state->doors[i]);
+	bool waited = false;
+	for (size_t i = 0; i < VM_DOORS_MAX; i++) {
+		const struct vm_door *door = &state->doors[i];
+		if (!door->inode)
+			continue;
+		if (!waited)
+			await_death(&state->worker, state->boot_id);
+		waited = true;
+		if (door_path_probe(door->endpoint) == -ECONNREFUSED)
+			door_path_remove(door);
+	}
+}
+
+void cleanup_doors(int state_fd)
+{
+	struct vm_state_record state;
+	if (state_read(state_fd, &state, NULL) == 0 && !process_alive(&state.supervisor, state.boot_id))
+		remove_doors(&state);
 }
 
 /** The record @id has no living supervisor and we hold its lock: set it right. */

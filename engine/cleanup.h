@@ -8,4 +8,7 @@
 /** See husk_cleanup(). */
 int cleanup_run(const struct husk *husk, size_t *n, struct husk_error *err);
 
+/** Remove the paths of doors that the state at @state_fd still names, if its supervisor, whose part this is, is dead. */
+void cleanup_doors(int state_fd);
+
 #endif

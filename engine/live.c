@@ -11,6 +11,7 @@
 
 #include "base/fd.h"
 #include "base/loop.h"
+#include "engine/cleanup.h"
 
 #include <poll.h>
 #include <signal.h>
@@ -278,6 +279,8 @@ void live_close(struct husk_vm *vm)
 		return;
 	stop(vm);
 	stdio_destroy(&vm->io);
+	if (vm->record.state_fd >= 0)
+		cleanup_doors(vm->record.state_fd);
 	if (vm->record.directory)
 		vm_record_remove(vm->husk, &vm->record, NULL);
 	vm_record_close(&vm->record);
