@@ -255,6 +255,15 @@ static int open_file(const char *path, const char *what, int *out, struct husk_e
 	return 0;
 }
 
+/** What the helper said itself, without what helper.c says about the helper. */
+static int keep_own_words(struct husk_error *err)
+{
+	static const char mark[] = "husk-tls: ";
+	const char *own = strstr(err->message, mark);
+	CLEANUP_FREE char *text = own ? strdup(own + strlen(mark)) : NULL;
+	return text ? error_set(err, -EINVAL, "%s", text) : err->code;
+}
+
 /** Let husk-tls say whether it can serve with certificate and key. */
 static int check_tls(const struct husk *husk, const struct open_door *d, struct husk_error *err)
 {
@@ -274,7 +283,11 @@ static int check_tls(const struct husk *husk, const struct open_door *d, struct 
 		.fds = fds,
 		.n_fds = ARRAY_SIZE(fds),
 	};
-	return helper_run(&how, NULL, err);
+	struct husk_error told;
+	rc = helper_run(&how, NULL, &told);
+	if (rc < 0)
+		rc = keep_own_words(&told);
+	return rc < 0 ? error_set(err, rc, "%s", told.message) : 0;
 }
 
 /** The unix socket by which husk-tls enters the VM. */

@@ -50,12 +50,11 @@ static int connect_supervisor(const struct husk *husk, const char *id, struct hu
 	return error_errno(err, "reach the supervisor of VM %s", id);
 }
 
-/** One message there, one back. */
-static int ask(const struct husk *husk, const char *id, struct vm_message *message, const int *fds, size_t n_fds,
-	struct husk_error *err)
+/** One message there, one back, *@answer. */
+static int ask(const struct husk *husk, const char *id, const struct vm_message *message, const int *fds, size_t n_fds,
+	struct vm_message *answer, struct husk_error *err)
 {
 	uint64_t deadline = clock_monotonic_ns() / 1000000 + ANSWER_MS;
-	struct vm_message answer;
 	CLEANUP_FD int sock = connect_supervisor(husk, id, err);
 	if (sock < 0)
 		return sock;
@@ -70,18 +69,24 @@ static int ask(const struct husk *husk, const char *id, struct vm_message *messa
 			return error_set(err, -ETIMEDOUT, "VM %s did not answer within %d s", id, ANSWER_MS / 1000);
 		if (poll(&one, 1, (int)(deadline - now)) <= 0)
 			continue;
-		n = recv(sock, &answer, sizeof(answer), MSG_DONTWAIT | MSG_TRUNC);
+		n = recv(sock, answer, sizeof(*answer), MSG_DONTWAIT | MSG_TRUNC);
 		if (n >= 0 || (errno != EAGAIN && errno != EINTR))
 			break;
 	}
 	if (n <= 0)
 		return error_set(err, -ESRCH, "VM %s ended before it answered", id);
-	if (n != sizeof(answer) || !vm_message_check(&answer) || answer.kind != VM_MESSAGE_EXPOSED)
+	if (n != sizeof(*answer) || !vm_message_check(answer) || answer->kind != VM_MESSAGE_EXPOSED)
 		return error_set(err, -EPROTO, "VM %s gave an answer that is none; is it another version of husk?", id);
-	if (answer.value)
-		return error_set(err, -(int)answer.value, "VM %s: %s", id,
-			answer.text[0] ? answer.text : strerror((int)answer.value));
 	return 0;
+}
+
+/** The answer's own words say what was tried. */
+static int judge(const char *id, const struct vm_message *answer, struct husk_error *err)
+{
+	if (!answer->value)
+		return 0;
+	return error_set(err, -(int)answer->value, "VM %s: %s", id,
+		answer->text[0] ? answer->text : strerror((int)answer->value));
 }
 
 int expose_open(const struct husk *husk, const char *id, const struct husk_door *wanted, char **endpoint,
@@ -98,12 +103,15 @@ int expose_open(const struct husk *husk, const char *id, const struct husk_door 
 	if (rc < 0)
 		return rc;
 	CLEANUP_FREE char *name = strdup(door.door.endpoint);
-	struct vm_message message = {.kind = VM_CONTROL_EXPOSE, .door = door.door};
-	rc = name ? ask(husk, id, &message, door.fd, vmm_door_fds(door.door.kind), err)
-		  : error_set(err, -ENOMEM, "open a door: out of memory");
+	struct vm_message answer, message = {.kind = VM_CONTROL_EXPOSE, .door = door.door};
+	rc = name ? ask(husk, id, &message, door.fd, vmm_door_fds(door.door.kind), &answer, err)
+		  : error_set(err, -ENOMEM, "out of memory");
+	if (rc < 0)
+		error_prefix(err, "open the %s door %s", vm_door_kind_name(door.door.kind), door.door.endpoint);
+	rc = rc < 0 ? rc : judge(id, &answer, err);
 	if (rc < 0) {
 		door_take_down(&door);
-		return error_prefix(err, "open the %s door %s", vm_door_kind_name(door.door.kind), door.door.endpoint);
+		return rc;
 	}
 	door_close(&door);
 	if (endpoint)
@@ -128,10 +136,10 @@ static int canonical(const char *endpoint, char out[VM_ENDPOINT_MAX])
 
 int expose_close(const struct husk *husk, const char *id, const char *endpoint, struct husk_error *err)
 {
-	struct vm_message message = {.kind = VM_CONTROL_UNEXPOSE};
+	struct vm_message answer, message = {.kind = VM_CONTROL_UNEXPOSE};
 	int rc = canonical(endpoint, message.door.endpoint);
 	if (rc < 0)
 		return error_set(err, rc == -ENAMETOOLONG ? -ENOENT : rc, "VM %s has no door at %s", id, endpoint);
-	rc = ask(husk, id, &message, NULL, 0, err);
-	return rc < 0 ? error_prefix(err, "close the door %s", endpoint) : 0;
+	rc = ask(husk, id, &message, NULL, 0, &answer, err);
+	return rc < 0 ? error_prefix(err, "close the door %s", endpoint) : judge(id, &answer, err);
 }

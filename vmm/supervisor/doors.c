@@ -107,16 +107,23 @@ void door_shut(struct supervised_door *d)
 	door_settle(d);
 }
 
-/** It could not be opened. */
+/** It could not be opened; @text is a whole sentence. */
 static void fail(struct supervised_door *d, int code, const char *text)
 {
-	supervisor_log(d->supervisor, "the %s door %s was not opened: %s", vm_door_kind_name(d->door.kind),
-		d->door.endpoint, text);
+	supervisor_log(d->supervisor, "%s", text);
 	if (d->from_start)
-		life_end(d->supervisor, VM_END_FAILED, 0, "open the %s door %s: %s", vm_door_kind_name(d->door.kind),
-			d->door.endpoint, text);
+		life_end(d->supervisor, VM_END_FAILED, 0, "%s", text);
 	answer(d, code, text);
 	door_shut(d);
+}
+
+/** The same for one that lacks the beginning of the sentence. */
+static void fail_because(struct supervised_door *d, int code, const char *cause)
+{
+	struct vm_message said;
+
+	vm_message_text(&said, "open the %s door %s: %s", vm_door_kind_name(d->door.kind), d->door.endpoint, cause);
+	fail(d, code, said.text);
 }
 
 static struct supervised_door *take_free(struct supervisor *s)
@@ -204,7 +211,7 @@ void doors_flush(struct supervisor *s)
 			continue;
 		d->unsent = false;
 		if (d->phase == DOOR_OPENING)
-			fail(d, rc, strerror(-rc));
+			fail_because(d, rc, strerror(-rc));
 	}
 	if (s->channel_watch.added)
 		loop_modify(&s->loop, &s->channel_watch, full ? EPOLLIN | EPOLLOUT : EPOLLIN);
@@ -217,7 +224,7 @@ static void opened(struct supervised_door *d)
 
 	d->phase = DOOR_OPEN;
 	if (d->door.kind == VM_DOOR_TLS && !d->unwanted && tls_start(d, &err) < 0) {
-		fail(d, err.code, err.message);
+		fail_because(d, err.code, err.message);
 		return;
 	}
 	if (d->unwanted)
@@ -237,7 +244,10 @@ void doors_answered(struct supervisor *s, const struct vm_message *m)
 		opened(d);
 	} else if (d->phase == DOOR_OPENING) {
 		d->at_worker = false;
-		fail(d, -(int)m->value, m->text[0] ? m->text : strerror((int)m->value));
+		if (m->text[0])
+			fail(d, -(int)m->value, m->text);
+		else
+			fail_because(d, -(int)m->value, strerror((int)m->value));
 	} else if (d->phase == DOOR_CLOSING) {
 		d->at_worker = false;
 		door_settle(d);
@@ -300,7 +310,7 @@ int doors_expose(struct supervisor *s, const struct vm_door *door, const int *fd
 	if (rc < 0) {
 		for (uint32_t i = 0; i < vmm_door_fds(door->kind); i++)
 			close(fds[i]);
-		return rc;
+		return error_prefix(err, "open the %s door %s", vm_door_kind_name(door->kind), door->endpoint);
 	}
 	begin(d, door, fds);
 	d->asker = client;
@@ -328,7 +338,7 @@ int doors_unexpose(
 				s->record.doors[own - 1].endpoint);
 	struct supervised_door *d = find(s, id, endpoint);
 	if (!d)
-		return error_set(err, -ENOENT, "this VM has no door at %s", id ? "that id" : endpoint);
+		return error_set(err, -ENOENT, "there is no door at %s", id ? "that id" : endpoint);
 	d->asker = client;
 	door_shut(d);
 	return 0;
