@@ -509,6 +509,7 @@ static void check(void)
 {
 	unsigned n = 0, active = 0;
 	uint64_t metered = 0;
+	size_t first = 0;
 	for (struct list *l = f.vsock->all.next; l != &f.vsock->all; l = l->next, n++) {
 		struct vsock_conn *conn = CONTAINER_OF(l, struct vsock_conn, all);
 		must(conn->greeting <= 16 && conn->out.size <= conn->buf_alloc + conn->greeting,
@@ -520,8 +521,10 @@ static void check(void)
 			"a connection is forgotten, or turns for nothing");
 		must(conn->state != VSOCK_ASKING || conn->answer, "nobody hears the answer");
 		active += conn->counted;
+		first += conn->first.size;
 	}
 	must(n == f.vsock->n_conns, "connections are miscounted");
+	must(first == f.vsock->first_bytes, "first bytes are miscounted");
 	for (unsigned i = 0; i < STREAMS; i++) {
 		check_untouched(&f.streams[i]);
 		metered += f.streams[i].meter.active;

@@ -133,6 +133,37 @@ static void test_fairness(void)
 	guest_stop();
 }
 
+/** Dial with 1 MiB of first bytes. */
+static int dial_large(int fd)
+{
+	struct buffer first = {0};
+	buffer_reserve(&first, 1 << 20);
+	memset(first.data, 'f', 1 << 20);
+	buffer_commit(&first, 1 << 20);
+	const struct vsock_dial dial = {.port = 80, .first = &first};
+	return vsock_dial(guest.vsock, fd, &dial, NULL, NULL);
+}
+
+static void test_first_bytes(void)
+{
+	int pair[2] = {-1, -1}, rc = 0;
+	unsigned n = 0;
+	guest_start(RX_SIZE);
+	while (n < 100 && socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair) == 0 &&
+		(rc = dial_large(pair[0])) == 0) {
+		n++;
+		close(pair[1]); /* the muxer's end is open still: nothing has run */
+	}
+	CHECK(rc == -ENOBUFS && n == VSOCK_FIRST_MAX >> 20, "a guest that takes nothing: first bytes are bounded");
+	close(pair[1]);
+	guest_rounds(100);
+	CHECK(guest.vsock->first_bytes == 0, "nobody left, nothing kept");
+	socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair);
+	CHECK(dial_large(pair[0]) == 0, "and the next may dial");
+	close(pair[1]);
+	guest_stop();
+}
+
 /** Offer up to a queue full of REQUESTs to @port from ports of @from on, kick once. */
 static unsigned flood(uint32_t port, uint32_t from, unsigned n)
 {
@@ -248,6 +279,7 @@ int main(void)
 {
 	test_bad_peers();
 	test_fairness();
+	test_first_bytes();
 	test_flood();
 	test_idle();
 	return tap_done();

@@ -168,6 +168,12 @@ int vsock_dial(
 		return error_set(err, -ENOSPC, "connect to guest port %u: %d connections are the most there may be",
 			dial->port, VSOCK_CONNECTIONS_MAX);
 	}
+	if (vsock->first_bytes >= VSOCK_FIRST_MAX) {
+		close(fd);
+		return error_set(err, -ENOBUFS,
+			"connect to guest port %u: the guest does not take what others have sent it, %u MiB by now",
+			dial->port, VSOCK_FIRST_MAX >> 20);
+	}
 	struct vsock_conn *conn = vsock_conn_new(vsock, fd, choose_port(vsock, dial->port), dial->port);
 	if (!conn)
 		return error_set(err, -ENOMEM, "connect to guest port %u: no memory, or too much is watched already",
@@ -176,6 +182,7 @@ int vsock_dial(
 	conn->hybrid = dial->hybrid;
 	conn->close_is_reset = dial->close_is_reset;
 	conn->first = take_buffer(&first);
+	vsock->first_bytes += conn->first.size;
 	conn->connected = dial->connected;
 	conn->answer = dial->answer;
 	conn->data = dial->data;

@@ -18,6 +18,7 @@
 #define VSOCK_CID_GUEST 3
 #define VSOCK_CONNECTIONS_MAX 20000
 #define VSOCK_CONNECT_TIMEOUT_MS 10000
+#define VSOCK_FIRST_MAX (64u << 20) /* bytes that dials brought and no guest program has taken yet */
 
 struct vsock;
 
@@ -72,7 +73,8 @@ struct vsock_dial {
 };
 
 /** Connect the host stream @fd (non-blocking, taken, also on failure) to guest port dial->port. Fails with -ENOSPC when
- *  there are VSOCK_CONNECTIONS_MAX already, with -ENOMEM without memory or when it cannot be watched. Until bytes may flow
+ *  there are VSOCK_CONNECTIONS_MAX already, with -ENOBUFS while first bytes of others, VSOCK_FIRST_MAX of them, wait for a
+ *  guest that does not take them, with -ENOMEM without memory or when it cannot be watched. Until bytes may flow
  *  the host stream is only watched for its other end going away: closed without having left any bytes, or reset, it ends the
  *  dial with -EPIPE; bytes that were sent before a close are still delivered. A guest that does not answer within VSOCK_CONNECT_TIMEOUT_MS, be it because
  *  its driver is not up yet, gives -ETIMEDOUT. *@token (may be NULL) names it for vsock_cancel() until connected() said an

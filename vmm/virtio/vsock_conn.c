@@ -77,6 +77,12 @@ struct vsock_conn *vsock_conn_new(struct vsock *vsock, int fd, uint32_t local_po
 	return conn;
 }
 
+void vsock_conn_drop_first(struct vsock_conn *conn)
+{
+	conn->vsock->first_bytes -= conn->first.size;
+	buffer_free(&conn->first);
+}
+
 static void close_stream(struct vsock_conn *conn)
 {
 	int fd = conn->watch.fd;
@@ -87,7 +93,7 @@ static void close_stream(struct vsock_conn *conn)
 	conn->watch.fd = -1;
 	conn->readable = false;
 	buffer_free(&conn->out);
-	buffer_free(&conn->first);
+	vsock_conn_drop_first(conn);
 	if (conn->counted)
 		conn->meter->active--;
 	conn->counted = false;
@@ -102,7 +108,7 @@ void vsock_conn_free(struct vsock_conn *conn)
 	list_remove(&conn->all);
 	list_remove(&conn->ready);
 	list_remove(&conn->connecting);
-	buffer_free(&conn->first);
+	vsock_conn_drop_first(conn);
 	conn->vsock->n_conns--;
 	free(conn);
 }
@@ -242,6 +248,7 @@ static uint32_t hear(struct vsock_conn *conn, const struct iovec *iov, unsigned 
 		used = n;
 		memcpy(copy, (const uint8_t *)iov[i].iov_base + at, n);
 		enum vsock_verdict verdict = conn->answer(conn->data, copy, n, &used, &conn->first);
+		conn->vsock->first_bytes += conn->first.size - said;
 		if (verdict == VSOCK_GIVE_BACK) {
 			give_back(conn);
 			return bytes;
@@ -312,7 +319,7 @@ void vsock_conn_shutdown(struct vsock_conn *conn, uint32_t flags)
 	if ((flags & VIRTIO_VSOCK_SHUTDOWN_RCV) && !conn->guest_no_receive) {
 		conn->guest_no_receive = true;
 		conn->readable = false;
-		buffer_free(&conn->first);
+		vsock_conn_drop_first(conn);
 		shutdown(conn->watch.fd, SHUT_RD);
 	}
 	if ((flags & VIRTIO_VSOCK_SHUTDOWN_SEND) && !conn->guest_no_send) {

@@ -122,6 +122,7 @@ struct vsock {
 	void *data;
 	uint32_t next_port, hash_seed;
 	unsigned n_conns;
+	size_t first_bytes; /* of all connections */
 	struct vsock_conn *buckets[VSOCK_BUCKETS];
 	struct list all, ready, connecting;
 	struct loop_watch timer;
@@ -170,6 +171,8 @@ void vsock_conn_abort(struct vsock_conn *conn, bool tell, int error);
 /** The guest's RST came, or ours was sent. May free @conn. */
 void vsock_conn_forget(struct vsock_conn *conn);
 void vsock_conn_free(struct vsock_conn *conn);
+/** Forget its first bytes, sent or not. */
+void vsock_conn_drop_first(struct vsock_conn *conn);
 /** Bytes the guest has room for. */
 uint32_t vsock_conn_credit(const struct vsock_conn *conn);
 /** True while bytes of the host stream may flow to the guest. */

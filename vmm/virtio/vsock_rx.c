@@ -169,8 +169,9 @@ static void send_first(struct vsock_conn *conn, uint32_t room)
 	iov_scatter(vsock->rx.data, vsock->rx.n_data, buffer_bytes(&conn->first), n);
 	deliver(conn, n);
 	buffer_consume(&conn->first, n);
+	vsock->first_bytes -= n;
 	if (!conn->first.size)
-		buffer_free(&conn->first);
+		vsock_conn_drop_first(conn);
 }
 
 /** Read the host stream into the collected buffers. */
