@@ -217,6 +217,37 @@ static void test_flood(void)
 /* mallinfo() says nothing under AddressSanitizer, which has this. */
 extern size_t __sanitizer_get_current_allocated_bytes(void) __attribute__((weak));
 
+static void test_greedy_guest(void)
+{
+	struct virtio_vsock_hdr h;
+	struct open own;
+	int ends[50];
+	unsigned accepted = 0, refused = 0;
+	guest_start(RX_SIZE);
+	CHECK(guest.vsock->by_guest_max <= VSOCK_CONNECTIONS_MAX / 2, "a guest may make half of the connections");
+	guest.vsock->by_guest_max = 50;
+	for (uint32_t i = 0; i < 60; i++) {
+		guest.host_end = -1;
+		struct virtio_vsock_hdr request = guest_make(VIRTIO_VSOCK_OP_REQUEST, 7000 + i, HOST_PORT, 0);
+		guest_put_raw(&request, NULL, 0);
+		if (guest_get(&h, NULL) && h.op == VIRTIO_VSOCK_OP_RESPONSE)
+			ends[accepted++] = guest.host_end;
+		else
+			refused += h.op == VIRTIO_VSOCK_OP_RST;
+	}
+	CHECK(accepted == 50 && refused == 10 && guest.host_end == -1, "beyond that it is refused");
+	CHECK(open_one(&own) && alive(&own), "the host's go on");
+	for (unsigned i = 0; i < accepted; i++) {
+		close(ends[i]);
+		struct virtio_vsock_hdr reset = guest_make(VIRTIO_VSOCK_OP_RST, 7000 + i, HOST_PORT, 0);
+		guest_put_raw(&reset, NULL, 0);
+	}
+	CHECK(guest.vsock->n_by_guest == 0 && guest.vsock->n_conns == 1 && guest_open(),
+		"when they end there may be others");
+	close(own.end);
+	guest_stop();
+}
+
 /** Bytes that are allocated now. */
 static size_t allocated(void)
 {
@@ -281,6 +312,7 @@ int main(void)
 	test_fairness();
 	test_first_bytes();
 	test_flood();
+	test_greedy_guest();
 	test_idle();
 	return tap_done();
 }

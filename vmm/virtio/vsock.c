@@ -9,6 +9,7 @@
 #include <linux/virtio_ids.h>
 #include <stdlib.h>
 #include <sys/random.h>
+#include <sys/resource.h>
 
 #define QUEUES 3 /* rx, tx, event; QEMU keeps the event queue of a vhost-user device to itself */
 #define F_STREAM (1ULL << 0) /* virtio 1.2 §5.10.3 */
@@ -98,6 +99,15 @@ static void on_timer(struct loop_watch *watch, uint32_t events)
 	vsock_pump(vsock);
 }
 
+/** Half of what there can be. */
+static unsigned choose_by_guest_max(void)
+{
+	struct rlimit files;
+	if (getrlimit(RLIMIT_NOFILE, &files) < 0 || files.rlim_cur > VSOCK_CONNECTIONS_MAX)
+		return VSOCK_CONNECTIONS_MAX / 2;
+	return (unsigned)files.rlim_cur / 2;
+}
+
 int vsock_create(struct loop *loop, uint64_t guest_cid, vsock_accept_fn *accept, void *data, struct vsock **out,
 	struct husk_error *err)
 {
@@ -111,6 +121,7 @@ int vsock_create(struct loop *loop, uint64_t guest_cid, vsock_accept_fn *accept,
 	vsock->accept = accept;
 	vsock->data = data;
 	vsock->next_port = VSOCK_FIRST_PORT;
+	vsock->by_guest_max = choose_by_guest_max();
 	if (getrandom(&vsock->hash_seed, sizeof(vsock->hash_seed), GRND_NONBLOCK) < 0)
 		vsock->hash_seed = (uint32_t)clock_monotonic_ns();
 	list_init(&vsock->all);

@@ -32,7 +32,8 @@ typedef void vsock_connected_fn(void *data, int error);
  *  accept, or a negative errno to refuse with a reset. */
 typedef int vsock_accept_fn(void *data, uint32_t port);
 
-/** Make the device; @loop drives its host streams. @accept decides on guest-initiated connections. */
+/** Make the device; @loop drives its host streams. @accept decides on guest-initiated connections, of which there may be half
+ *  as many as connections, or descriptors (RLIMIT_NOFILE now): a guest cannot take what the doors live on. */
 int vsock_create(struct loop *loop, uint64_t guest_cid, vsock_accept_fn *accept, void *data, struct vsock **out,
 	struct husk_error *err);
 void vsock_destroy(struct vsock *vsock);

@@ -110,6 +110,7 @@ void vsock_conn_free(struct vsock_conn *conn)
 	list_remove(&conn->connecting);
 	vsock_conn_drop_first(conn);
 	conn->vsock->n_conns--;
+	conn->vsock->n_by_guest -= conn->by_guest;
 	free(conn);
 }
 

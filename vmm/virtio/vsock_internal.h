@@ -90,6 +90,7 @@ struct vsock_conn {
 	bool guest_no_send, guest_no_receive;
 	bool hybrid, close_is_reset, asked;
 	bool counted; /* in meter->active */
+	bool by_guest; /* it asked */
 	struct loop_watch watch; /* fd owned, -1: closed */
 	/* guest to host: free-running counts (§5.10.6.3) */
 	uint32_t buf_alloc, rx_cnt, fwd_cnt, told_fwd_cnt;
@@ -121,7 +122,7 @@ struct vsock {
 	vsock_accept_fn *accept;
 	void *data;
 	uint32_t next_port, hash_seed;
-	unsigned n_conns;
+	unsigned n_conns, n_by_guest, by_guest_max;
 	size_t first_bytes; /* of all connections */
 	struct vsock_conn *buckets[VSOCK_BUCKETS];
 	struct list all, ready, connecting;

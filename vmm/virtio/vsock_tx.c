@@ -22,7 +22,9 @@ static void flush(struct vsock *vsock)
 /** A guest program connects to a port of the host. */
 static void on_request(struct vsock *vsock, const struct virtio_vsock_hdr *h)
 {
-	int fd = vsock->n_conns < VSOCK_CONNECTIONS_MAX ? vsock->accept(vsock->data, h->dst_port) : -EMFILE;
+	int fd = vsock->n_by_guest < vsock->by_guest_max && vsock->n_conns < VSOCK_CONNECTIONS_MAX
+			 ? vsock->accept(vsock->data, h->dst_port)
+			 : -EMFILE;
 	struct vsock_conn *conn = fd >= 0 ? vsock_conn_new(vsock, fd, h->dst_port, h->src_port) : NULL;
 	if (!conn) {
 		struct virtio_vsock_hdr packet = {.dst_cid = htole64(h->dst_cid),
@@ -33,6 +35,8 @@ static void on_request(struct vsock *vsock, const struct virtio_vsock_hdr *h)
 		return;
 	}
 	conn->state = VSOCK_ESTABLISHED;
+	conn->by_guest = true;
+	vsock->n_by_guest++;
 	conn->peer_buf_alloc = h->buf_alloc;
 	conn->peer_fwd_cnt = h->fwd_cnt;
 	vsock_conn_wake(conn, VSOCK_SEND_RESPONSE);
