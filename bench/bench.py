@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""bench.py - husk's figures on this machine, one table from one run. usage: bench/bench.py [BUILDDIR] [start|layer|worker|stdout|muxer…]
+"""bench.py - husk's figures on this machine, one table from one run. usage: bench/bench.py [BUILDDIR] [start|layer|worker|stdout|muxer|doors…]
 
 start   cold `husk run IMAGE true` (1 and 8 layers) against the bare QEMU with husk's own machine options, kernel and
         command line and an initramfs that only powers off; interleaved, so that both see the same machine
@@ -8,6 +8,7 @@ layer   a Debian root (one gzip layer) from an OCI layout into the store, agains
 worker  resident memory of the worker without the guest's RAM, and its CPU time until its doors are open
 stdout  bytes per second that a workload's stdout delivers to a pipe of the caller
 muxer   the vsock muxer without a guest, against a bare unix socketpair (bench-muxer has more to say)
+doors   from a connection to its first byte through the doors, without a guest (bench-doors)
 
 Every figure is given with p50, p99, n and what it is held against. HUSK_BENCH_PAIRS sets how many pairs (10).
 """
@@ -218,6 +219,16 @@ def muxer(home, folder):
                      f"{median:.2f} x socketpair", f">= {wanted} x", "yes" if median >= float(wanted) else "NO"))
 
 
+def doors(home, folder):
+    say("connections through the doors")
+    raw = subprocess.run([BUILD / "bench" / "bench-doors", "--raw"], check=True, text=True, stdout=subprocess.PIPE).stdout
+    ways = {name: [float(us) for us in values.split()] for name, values in (line.split(":") for line in raw.splitlines())}
+    for name, values in ways.items():
+        over = statistics.median(a - b for a, b in zip(values, ways["TCP door"]))
+        held = {"handoff": (f"TCP door {over:+.1f} us", "<= +50 us", over <= 50)}
+        row(f"{name}, first byte without a guest", values, "us", *held.get(name, ()))
+
+
 def table():
     head = ("what", "p50", "p99", "n", "ratio (median of pairs)", "wanted", "met")
     widths = [max(len(r[i]) for r in [head, *ROWS]) for i in range(len(head))]
@@ -226,7 +237,7 @@ def table():
 
 
 def main():
-    parts = {"start": start, "layer": layer, "worker": worker, "stdout": stdout, "muxer": muxer}
+    parts = {"start": start, "layer": layer, "worker": worker, "stdout": stdout, "muxer": muxer, "doors": doors}
     wanted = sys.argv[2:] or list(parts)
     with lib.Home() as home, tempfile.TemporaryDirectory(prefix="husk-bench-") as folder:
         for name in wanted:
