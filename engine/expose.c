@@ -124,7 +124,7 @@ static int canonical(const char *endpoint, char out[VM_ENDPOINT_MAX])
 {
 	CLEANUP_FREE char *copy = strdup(endpoint);
 	CLEANUP_FREE char *again = strdup(endpoint);
-	bool is_path = strchr(endpoint, '/') != NULL;
+	bool is_path = strchr(endpoint, '/') || !strchr(endpoint, ':'); /* a TCP endpoint has its port */
 	if (!copy || !again)
 		return -ENOMEM;
 	CLEANUP_FREE char *directory = is_path ? realpath(dirname(copy), NULL) : NULL;

@@ -42,6 +42,10 @@ static int print_state(const char *path)
 	print_process("machine", &r.machine, r.boot_id);
 	printf("duration_ns: %llu\npeak_rss: %llu\nreason: %s\n", (unsigned long long)r.duration_ns,
 		(unsigned long long)r.peak_rss, r.reason);
+	for (size_t i = 0; i < VM_DOORS_MAX; i++)
+		if (r.doors[i].id)
+			printf("door %u: %s %s\n", r.doors[i].id, vm_door_kind_name(r.doors[i].kind),
+				r.doors[i].endpoint);
 	return 0;
 }
 

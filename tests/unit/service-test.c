@@ -262,9 +262,9 @@ static void test_gone(void)
 	CHECK(told(&m, &fd) && m.kind == VM_CONTROL_EXPOSE, "a door is asked for");
 	close(client);
 	turn();
+	CHECK(!there("f.sock") && !recorded(3, "f.sock"), "who asked has gone: so has the door, for everybody else");
 	answer(3, 0, NULL);
-	CHECK(told(&m, &fd) && m.kind == VM_CONTROL_UNEXPOSE && m.door.id == 3 && !there("f.sock"),
-		"who asked has gone: it is closed as soon as it is open");
+	CHECK(told(&m, &fd) && m.kind == VM_CONTROL_UNEXPOSE && m.door.id == 3, "it is closed as soon as it is open");
 	answer(3, 0, NULL);
 	CHECK(s.door[2].phase == DOOR_FREE, "and its id is free");
 }
@@ -405,6 +405,36 @@ static void test_tls(void)
 	free(steal_pointer(&s.config.tls_path));
 }
 
+/** Doors of the configuration: the start waits for them, and one that is refused fails it. */
+static void test_start(void)
+{
+	struct vmm_door_entry *given = calloc(2, sizeof(*given));
+	struct vm_message m;
+	bool fd;
+	for (int i = 0; i < 2; i++) {
+		char name[] = {'s', (char)('0' + i), 0};
+		given[i] = (struct vmm_door_entry){.n_fds = 1, .fd = {listen_at(name, SOCK_STREAM), -1, -1, -1}};
+		given[i].door = request(name).door;
+	}
+	s.config.doors = given;
+	s.config.n_doors = 2;
+	CHECK(doors_take(&s, &err) == 0 && doors_opening(&s), "doors of the start are being opened");
+	doors_flush(&s);
+	CHECK(told(&m, &fd) && fd && m.door.id == 3 && told(&m, &fd) && fd && m.door.id == 4, "the worker gets both");
+	answer(3, 0, NULL);
+	CHECK(doors_opening(&s) && !s.outcome.kind, "one is open, the start waits for the other");
+	answer(4, EMFILE, "open the unix door x: no room");
+	CHECK(!doors_opening(&s) && s.outcome.end == VM_END_FAILED &&
+			strcmp(s.outcome.text, "open the unix door x: no room") == 0,
+		"which is refused: the start fails with the worker's words");
+	CHECK(there("s0") && !there("s1"), "its path is gone");
+	doors_end(&s);
+	CHECK(!there("s0"), "and the other's goes with the VM");
+	s.config.n_doors = 0;
+	s.config.doors = NULL;
+	free(given);
+}
+
 static void set_up(void)
 {
 	int pair[2];
@@ -445,6 +475,7 @@ int main(void)
 	test_tls();
 	doors_take(&s, &err);
 	test_full();
+	test_start();
 	service_close(&s);
 	CHECK(!there(VM_SERVICE_NAME), "its socket goes with it");
 	CHECK(path_remove_tree(folder, &err) == 0, "clean up");

@@ -28,7 +28,7 @@
 static void record_door(struct supervised_door *d)
 {
 	struct supervisor *s = d->supervisor;
-	bool known = d->phase == DOOR_OPENING || d->phase == DOOR_OPEN;
+	bool known = (d->phase == DOOR_OPENING || d->phase == DOOR_OPEN) && !d->unwanted;
 
 	s->record.doors[d->door.id - 1] = known ? d->door : (struct vm_door){0};
 }
@@ -344,6 +344,14 @@ int doors_unexpose(
 	return 0;
 }
 
+/** The worker has been told of it and not answered: close it when it does, and let it be gone for everybody else. */
+static void abandon(struct supervised_door *d)
+{
+	d->unwanted = true;
+	remove_paths(d);
+	save(d);
+}
+
 void doors_forget(struct supervisor *s, const struct service_client *client)
 {
 	for (size_t i = 0; i < VM_DOORS_MAX; i++) {
@@ -351,9 +359,10 @@ void doors_forget(struct supervisor *s, const struct service_client *client)
 		if (d->asker != client)
 			continue;
 		d->asker = NULL;
-		d->unwanted = d->phase == DOOR_OPENING;
-		if (d->unwanted && !d->at_worker)
+		if (d->phase == DOOR_OPENING && !d->at_worker)
 			door_shut(d);
+		else if (d->phase == DOOR_OPENING)
+			abandon(d);
 	}
 }
 
