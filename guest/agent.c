@@ -39,7 +39,6 @@
 
 #define OPERATIONS_MAX 256 /* forwards are counted apart */
 #define CONNECTIONS_MAX (FORWARDS_MAX + OPERATIONS_MAX)
-#define ACCEPTS_MAX 64 /* per wake-up; then the others */
 #define READ_SIZE (128u << 10)
 #define REQUEST_READ_SIZE (16u << 10)
 #define POWER_DELAY_MS 200 /* for the host to take the OK */
@@ -322,34 +321,26 @@ static void drop_waiting(struct agent *agent)
 	agent->spare = open("/", O_PATH | O_CLOEXEC);
 }
 
-/** Accept what waits; false when that was all for now. */
-static bool accept_one(struct agent *agent)
+/** One per event, and never until there is none: on an empty queue accept(2) of AF_VSOCK sleeps until the next tick, 4 ms,
+ *  although it must not block (Linux 6.1, vsock_accept: schedule_timeout(0)). */
+static void listener_ready(struct loop_watch *watch, uint32_t events)
 {
+	struct agent *agent = CONTAINER_OF(watch, struct agent, listener);
 	struct sockaddr_vm peer = {0};
 	socklen_t size = sizeof(peer);
-	int fd = accept4(agent->listener.fd, (struct sockaddr *)&peer, &size, SOCK_CLOEXEC | SOCK_NONBLOCK);
+	int fd = accept4(watch->fd, (struct sockaddr *)&peer, &size, SOCK_CLOEXEC | SOCK_NONBLOCK);
 
 	if (fd < 0) {
-		bool again = errno == ECONNABORTED || errno == EINTR;
 		if (errno == EMFILE || errno == ENFILE)
 			drop_waiting(agent);
-		return again;
+		return;
 	}
 	if (agent->from_host_only && !is_host(&peer, size)) {
 		console_debug("refused a connection of CID %u", peer.svm_cid);
 		close(fd);
-	} else {
-		connection_open(agent, fd);
+		return;
 	}
-	return true;
-}
-
-static void listener_ready(struct loop_watch *watch, uint32_t events)
-{
-	struct agent *agent = CONTAINER_OF(watch, struct agent, listener);
-
-	for (int i = 0; i < ACCEPTS_MAX && accept_one(agent); i++)
-		;
+	connection_open(agent, fd);
 	size_buffers(agent);
 }
 

@@ -217,7 +217,8 @@ static bool flow_turn(struct forward *f, enum way way)
 
 /* ---- a bridge's life ---- */
 
-/** Close the service's socket; with a reset when it has all bytes, which a reset would throw away. */
+/** Close the service's socket; with a reset when all bytes are in its queue (acknowledged or not): others a reset would
+ *  throw away. */
 static void close_service(struct forward *f)
 {
 	int fd = f->watch[TO_HOST].fd, unsent = 0;
@@ -226,7 +227,7 @@ static void close_service(struct forward *f)
 	if (fd < 0)
 		return;
 	loop_remove(f->all->loop, &f->watch[TO_HOST]);
-	if (f->host_gone && ioctl(fd, SIOCOUTQ, &unsent) == 0 && !unsent)
+	if (f->host_gone && ioctl(fd, SIOCOUTQNSD, &unsent) == 0 && !unsent)
 		setsockopt(fd, SOL_SOCKET, SO_LINGER, &at_once, sizeof(at_once));
 	close(fd);
 	f->watch[TO_HOST].fd = -1;
