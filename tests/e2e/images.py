@@ -188,14 +188,14 @@ def debian():
 
 
 # Four services of Debian, each on a port of its own, as a user of its own, with nothing written to a disk before it answers.
-# With a word as argument only that one is started. Lines "up NAME" say who has begun (and not that it listens).
+# nginx is the first to listen, on 8080. With words as arguments only those are started.
 SERVICES_SCRIPT = """#!/bin/sh
 set -eu
 export LC_ALL=C.UTF-8 PGDATA=/var/lib/postgresql/data
 start() {
 	case $1 in
-	nginx) nginx -c /srv/nginx.conf & ;;
-	python) cd /srv/www && python3 /srv/server.py & ;;
+	nginx) nginx -c /srv/nginx.conf & until [ -s /tmp/nginx.pid ]; do sleep 0.05; done ;;
+	python) cd /srv/www && python3 /srv/server.py 2>/tmp/python.err & ;;
 	redis) redis-server --port 6379 --bind '* -::*' --protected-mode no --save '' --appendonly no --dir /tmp --logfile /tmp/redis.log & ;;
 	postgres) cd / && setpriv --reuid postgres --regid postgres --clear-groups sh -c '
 		/usr/lib/postgresql/15/bin/initdb -A trust --no-locale -E UTF8 --no-sync --no-instructions >/dev/null
@@ -205,7 +205,8 @@ start() {
 	esac
 	echo "up $1"
 }
-for name in ${1:-peer nginx python redis postgres}; do start "$name"; done
+[ $# -gt 0 ] || set -- nginx python redis postgres peer
+for name; do start "$name"; done
 trap 'exit 0' TERM
 wait
 """

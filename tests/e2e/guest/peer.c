@@ -10,15 +10,17 @@
  *   peer ping WHERE N     N times connect, one byte there and back, close; prints N lines of microseconds
  *   peer relisten PORT MS listen on PORT, print "up", close after MS milliseconds, print "down", again and again
  *
- * WHERE is PORT (of 127.0.0.1), a path of a unix socket, vsock:CID:PORT, or hybrid:PATH:PORT (CONNECT PORT, OK).
+ * WHERE is PORT (of 127.0.0.1), a path of a unix socket, vsock:CID:PORT, hybrid:PATH:PORT (CONNECT PORT, OK), or
+ * agent:PATH:PORT (an exec door, and FORWARD to the port).
  *
  * A command is a line that the client sends first:
  *   echo        send back what comes, half-close when it does
  *   source N    send N bytes, byte i being i mod 251; half-close; then read until the client ends
  *   sink        read until the client half-closes, answer with a line "N", close
  *   reset N     send N bytes, then reset the connection once a further byte of the client has come
- *   hold        neither read nor write
- *   watch       read until the client ends; how it ended is counted
+ *   hold        neither read nor write, until a "drop" on another connection
+ *   drop        reset all on hold, answer with a line "dropped"
+ *   watch       answer with a line "watching", then read until the client ends; how it ended is counted
  *   late        read until the client half-closes, then send 1 MiB, close
  *   ends        answer with a line "eof N reset N open N", close
  *
@@ -66,13 +68,14 @@ struct conn {
 	uint64_t count; /* SINK: bytes read */
 	char *pending; /* to send before anything else; malloc'ed */
 	size_t n_pending;
-	int ended; /* ECHO: the client has half-closed */
+	struct conn *next; /* HOLD: the others on hold */
 	unsigned line_size;
 	char line[32];
 };
 
 static char piece[PIECE], cycle[PIECE + CYCLE];
 static uint64_t eofs, resets, open_now;
+static struct conn *held;
 static int loop;
 
 static void fail(const char *what)
@@ -139,17 +142,18 @@ static void listen_on(const char *spec)
 	watch(c, EPOLLIN, EPOLL_CTL_ADD);
 }
 
-static void accept_all(struct conn *listener)
+/** One per event: on an empty queue AF_VSOCK's accept sleeps until the next tick, even when it must not block. */
+static void accept_one(struct conn *listener)
 {
-	int fd, one = 1;
-	while ((fd = accept4(listener->fd, NULL, NULL, SOCK_NONBLOCK)) >= 0) {
-		struct conn *c = calloc(1, sizeof(*c));
-		c->fd = fd;
-		c->mode = listener->mode == LISTENER_ECHO ? ECHO : COMMAND;
-		setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
-		open_now++;
-		watch(c, EPOLLIN, EPOLL_CTL_ADD);
-	}
+	int one = 1, fd = accept4(listener->fd, NULL, NULL, SOCK_NONBLOCK);
+	if (fd < 0)
+		return;
+	struct conn *c = calloc(1, sizeof(*c));
+	c->fd = fd;
+	c->mode = listener->mode == LISTENER_ECHO ? ECHO : COMMAND;
+	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
+	open_now++;
+	watch(c, EPOLLIN, EPOLL_CTL_ADD);
 }
 
 /** Keep @n bytes for later; they go out before anything else is done. */
@@ -180,6 +184,24 @@ static void answer(struct conn *c, const char *text)
 	keep(c, text, strlen(text));
 }
 
+/** Neither read nor write; not even the client's end is heard. */
+static void hold(struct conn *c)
+{
+	c->mode = HOLD;
+	c->next = held;
+	held = c;
+	epoll_ctl(loop, EPOLL_CTL_DEL, c->fd, NULL);
+}
+
+static void drop_held(void)
+{
+	while (held) {
+		struct conn *c = held;
+		held = c->next;
+		reset(c);
+	}
+}
+
 static void obey(struct conn *c)
 {
 	const char *space = strchr(c->line, ' ');
@@ -191,17 +213,25 @@ static void obey(struct conn *c)
 		c->mode = ECHO;
 	else if (strcmp(c->line, "sink") == 0)
 		c->mode = SINK;
-	else if (strcmp(c->line, "watch") == 0)
+	else if (strcmp(c->line, "watch") == 0) {
 		c->mode = WATCH;
+		keep(c, "watching\n", 9);
+		return;
+	} else if (strcmp(c->line, "drop") == 0) {
+		drop_held();
+		answer(c, "dropped\n");
+		return;
+	}
 	else if (strcmp(c->line, "late") == 0)
 		c->mode = LATE;
 	else if (strncmp(c->line, "source ", 7) == 0)
 		c->mode = SOURCE, events = EPOLLOUT;
 	else if (strncmp(c->line, "reset ", 6) == 0)
 		c->mode = RESET, events = EPOLLOUT;
-	else if (strcmp(c->line, "hold") == 0)
-		c->mode = HOLD, events = 0;
-	else if (strcmp(c->line, "ends") == 0) {
+	else if (strcmp(c->line, "hold") == 0) {
+		hold(c);
+		return;
+	} else if (strcmp(c->line, "ends") == 0) {
 		snprintf(text, sizeof(text), "eof %llu reset %llu open %llu\n", (unsigned long long)eofs,
 			(unsigned long long)resets, (unsigned long long)open_now);
 		answer(c, text);
@@ -313,7 +343,7 @@ static void take(struct conn *c)
 static void serve_one(struct conn *c, uint32_t events)
 {
 	if (c->mode == LISTENER || c->mode == LISTENER_ECHO) {
-		accept_all(c);
+		accept_one(c);
 		return;
 	}
 	if (c->n_pending) {
@@ -324,9 +354,7 @@ static void serve_one(struct conn *c, uint32_t events)
 			watch(c, EPOLLIN, EPOLL_CTL_MOD);
 		return;
 	}
-	if (c->mode == HOLD) {
-		end(c); /* only an error or a hang-up comes here */
-	} else if (c->mode == COMMAND) {
+	if (c->mode == COMMAND) {
 		read_command(c);
 	} else if ((c->mode == SOURCE || c->mode == RESET) && !(events & EPOLLIN)) {
 		feed(c);
@@ -385,6 +413,20 @@ static int connect_hybrid(const char *where)
 	return -1;
 }
 
+/** docs/agent-protocol.md: HELLO FORWARD, answered with HELLO OK. */
+static int connect_agent(const char *where)
+{
+	const char *colon = strrchr(where, ':');
+	unsigned port = (unsigned)atoi(colon + 1);
+	const unsigned char ask[] = {4, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0, 4, 0, 0, 0, 0x16, 0, 0, 0, port & 255, port >> 8, 0, 0};
+	unsigned char answer[20];
+	int fd = connect_unix(where, (size_t)(colon - where));
+	if (write(fd, ask, sizeof(ask)) != sizeof(ask) || recv(fd, answer, sizeof(answer), MSG_WAITALL) != sizeof(answer) ||
+		answer[16] != 0x39)
+		fail("no OK to FORWARD");
+	return fd;
+}
+
 static int connect_to(const char *where)
 {
 	int one = 1, fd;
@@ -392,6 +434,8 @@ static int connect_to(const char *where)
 		return connect_unix(where, strlen(where));
 	if (strncmp(where, "hybrid:", 7) == 0)
 		return connect_hybrid(where + 7);
+	if (strncmp(where, "agent:", 6) == 0)
+		return connect_agent(where + 6);
 	if (strncmp(where, "vsock:", 6) == 0) {
 		struct vsock_address to = {.family = AF_VSOCK, .cid = (uint32_t)atoi(where + 6),
 			.port = (uint32_t)atoi(strrchr(where, ':') + 1)};
