@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""bench.py - husk's figures on this machine, one table from one run. usage: bench/bench.py [BUILDDIR] [start|layer|worker|stdout|muxer|doors…]
+"""bench.py - husk's figures on this machine, one table from one run. usage: bench/bench.py [BUILDDIR] [start|layer|worker|stdout|muxer|doors|doors-vm…]
 
 start   cold `husk run IMAGE true` (1 and 8 layers) against the bare QEMU with husk's own machine options, kernel and
         command line and an initramfs that only powers off; interleaved, so that both see the same machine
@@ -9,6 +9,7 @@ worker  resident memory of the worker without the guest's RAM, and its CPU time 
 stdout  bytes per second that a workload's stdout delivers to a pipe of the caller
 muxer   the vsock muxer without a guest, against a bare unix socketpair (bench-muxer has more to say)
 doors   from a connection to its first byte through the doors, without a guest (bench-doors)
+doors-vm  what goes through the doors of a VM, against its own sockets, and what idle connections cost (doors_vm.py)
 
 Every figure is given with p50, p99, n and what it is held against. HUSK_BENCH_PAIRS sets how many pairs (10).
 """
@@ -30,6 +31,7 @@ os.environ["HUSK_TEST_HUSK"] = str(BUILD / "cli" / "husk")
 sys.path.insert(0, str(TOP / "tests" / "e2e"))
 import images  # noqa: E402
 import lib  # noqa: E402
+import doors_vm  # noqa: E402
 
 PAIRS = int(os.environ.get("HUSK_BENCH_PAIRS", "10"))
 ROWS = []
@@ -237,13 +239,15 @@ def table():
 
 
 def main():
-    parts = {"start": start, "layer": layer, "worker": worker, "stdout": stdout, "muxer": muxer, "doors": doors}
+    parts = {"start": start, "layer": layer, "worker": worker, "stdout": stdout, "muxer": muxer, "doors": doors,
+             "doors-vm": lambda home, folder: doors_vm.run(home, folder, row, say)}
     wanted = sys.argv[2:] or list(parts)
     with lib.Home() as home, tempfile.TemporaryDirectory(prefix="husk-bench-") as folder:
         for name in wanted:
             parts[name](home, pathlib.Path(folder))
     cpu = re.search(r"model name\s*: (.*)", pathlib.Path("/proc/cpuinfo").read_text())
-    print(f"\n{os.cpu_count()} CPUs ({cpu[1] if cpu else '?'}), kernel {os.uname().release}, {time.strftime('%Y-%m-%d')}")
+    print(f"\n{os.cpu_count()} CPUs ({cpu[1] if cpu else '?'}), kernel {os.uname().release}, load {os.getloadavg()[0]:.1f}, "
+          f"{time.strftime('%Y-%m-%d')}")
     table()
 
 
