@@ -12,6 +12,7 @@
 
 #define CONNECTIONS 10000u
 #define FLOOD 100000u
+#define BUSY 1000u
 
 /** A connection that the host made: its end, and what answers its REQUEST. */
 struct open {
@@ -130,6 +131,36 @@ static void test_fairness(void)
 	CHECK(before > 0, "the other was busy");
 	close(busy.end);
 	close(other.end);
+	guest_stop();
+}
+
+static void test_busy(void)
+{
+	static struct open open[BUSY];
+	static uint32_t got[BUSY];
+	static char big[65536];
+	struct virtio_vsock_hdr h;
+	uint32_t least = UINT32_MAX, most = 0;
+	guest_start(16);
+	for (unsigned i = 0; i < BUSY; i++) {
+		open_one(&open[i]);
+		while (write(open[i].end, big, sizeof(big)) > 0)
+			;
+	}
+	uint32_t first = open[0].h.src_port; /* ports are given in order */
+	for (unsigned round = 0; round < BUSY * 3 / 2; round++) {
+		guest_rounds(1);
+		while (guest_get(&h, NULL))
+			if (h.op == VIRTIO_VSOCK_OP_RW && h.src_port - first < BUSY)
+				got[h.src_port - first] += h.len;
+	}
+	for (unsigned i = 0; i < BUSY; i++) {
+		least = got[i] < least ? got[i] : least;
+		most = got[i] > most ? got[i] : most;
+		close(open[i].end);
+	}
+	printf("# %u busy connections got %u to %u bytes each\n", BUSY, least, most);
+	CHECK(least > 0 && most - least <= 4 * 16 * RX_BUFFER, "of 1,000 busy clients none starves");
 	guest_stop();
 }
 
@@ -269,9 +300,15 @@ static unsigned affordable(void)
 {
 	struct rlimit limit;
 	getrlimit(RLIMIT_NOFILE, &limit);
+	return limit.rlim_cur > 2 * CONNECTIONS + 64 ? CONNECTIONS : (unsigned)(limit.rlim_cur - 64) / 2;
+}
+
+static void raise_limit(void)
+{
+	struct rlimit limit;
+	getrlimit(RLIMIT_NOFILE, &limit);
 	limit.rlim_cur = limit.rlim_max;
 	setrlimit(RLIMIT_NOFILE, &limit);
-	return limit.rlim_cur > 2 * CONNECTIONS + 64 ? CONNECTIONS : (unsigned)(limit.rlim_cur - 64) / 2;
 }
 
 static void test_idle(void)
@@ -308,8 +345,10 @@ static void test_idle(void)
 
 int main(void)
 {
+	raise_limit();
 	test_bad_peers();
 	test_fairness();
+	test_busy();
 	test_first_bytes();
 	test_flood();
 	test_greedy_guest();
