@@ -142,7 +142,7 @@ static int unpack(struct fetch *f, struct husk_error *err)
 	f->release = modules ? find_entry(modules, "", "") : NULL;
 	if (!f->release)
 		return error_set(err, -EIO, "%s holds no modules", f->deb);
-	const char *depmod_argv[] = {"/sbin/depmod", "-b", "package", f->release, NULL};
+	const char *depmod_argv[] = {"depmod", "-b", "package", f->release, NULL};
 	struct tool depmod = {
 		.argv = depmod_argv, .package = "kmod", .directory = f->work, .stdin_fd = -1, .stdout_fd = -1};
 	return tool_run(&depmod, NULL, err);
