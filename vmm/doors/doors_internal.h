@@ -61,8 +61,9 @@ struct guest_listeners {
 	bool greeted;
 	struct buffer in;
 	uint64_t generation; /* of the table: one per LISTENING */
-	uint16_t first; /* port of the oldest; 0: there is none */
-	uint64_t listed[65536 / 64]; /* bit per port */
+	size_t n_ports;
+	uint16_t ports[AGENT_LISTENERS_MAX]; /* the oldest first */
+	uint64_t listed[65536 / 64]; /* the same, a bit per port */
 };
 
 struct doors {

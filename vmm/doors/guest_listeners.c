@@ -27,8 +27,9 @@ void guest_listeners_init(struct guest_listeners *l)
 
 static void forget(struct guest_listeners *l)
 {
-	l->first = 0;
-	memset(l->listed, 0, sizeof(l->listed));
+	for (size_t i = 0; i < l->n_ports; i++)
+		l->listed[l->ports[i] / 64] = 0;
+	l->n_ports = 0;
 }
 
 static void disconnect(struct doors *doors)
@@ -61,7 +62,7 @@ static void lose(struct doors *doors, const char *why)
 uint16_t guest_listeners_find(const struct guest_listeners *l, uint32_t port)
 {
 	if (port == 0)
-		return l->first;
+		return l->n_ports ? l->ports[0] : 0;
 	return port <= UINT16_MAX && l->listed[port / 64] >> port % 64 & 1 ? (uint16_t)port : 0;
 }
 
@@ -76,9 +77,11 @@ static bool take_table(struct guest_listeners *l, const struct agent_frame *fram
 	forget(l);
 	l->state = LISTENERS_KNOWN;
 	l->generation++;
-	l->first = n ? listeners[0].port : 0;
-	for (size_t i = 0; i < n; i++)
-		l->listed[listeners[i].port / 64] |= 1ull << listeners[i].port % 64;
+	for (size_t i = 0; i < n; i++) {
+		uint16_t port = listeners[i].port;
+		l->ports[l->n_ports++] = port;
+		l->listed[port / 64] |= 1ull << port % 64;
+	}
 	return true;
 }
 
@@ -171,6 +174,7 @@ static int ask(struct doors *doors, struct husk_error *err)
 	if (rc < 0)
 		return rc;
 	l->fd = steal_fd(&ours);
+	l->greeted = false;
 	return vsock_dial(doors->setup.vsock, steal_fd(&theirs), &dial, &l->token, err);
 }
 
