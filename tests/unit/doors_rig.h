@@ -31,6 +31,7 @@ static struct rig {
 	struct doors *doors;
 	char lines[64][512];
 	unsigned n_lines;
+	bool quiet; /* lines are not shown */
 	struct sockaddr_storage address[VM_DOORS_MAX + 1]; /* of the door with that id */
 	socklen_t address_size[VM_DOORS_MAX + 1];
 } rig;
@@ -38,7 +39,8 @@ static struct rig {
 static inline void rig_line(void *data, const char *line)
 {
 	(void)data;
-	printf("# log: %s\n", line);
+	if (!rig.quiet)
+		printf("# log: %s\n", line);
 	snprintf(rig.lines[rig.n_lines++ % 64], sizeof(rig.lines[0]), "%s", line);
 }
 
