@@ -52,6 +52,14 @@ class Guest:
         assert chunk, f"no more came: {self.running.seen[-500:]!r}"
         self.running.seen += chunk
 
+    def idle_share(self):
+        """Share of half a second in which the guest's CPU had nothing to do."""
+        at = len(self.running.seen)
+        self.do("head -1 /proc/stat; sleep 0.5; head -1 /proc/stat; echo idle", "idle")
+        before, after = ([int(n) for n in line.split()[1:]] for line in self.running.seen[at:].splitlines()[-3:-1])
+        spent = [b - a for a, b in zip(before, after)]
+        return (spent[3] + spent[4]) / max(1, sum(spent))
+
     def listen(self, mode, address, port, *more):
         self.do(f"tcp {mode} {address} {port} {' '.join(map(str, more))} & last=$!", f"listening {port}")
 
@@ -162,7 +170,7 @@ def test_bytes(home):
     """Half-closes, resets, a reader that sleeps, many at once, a full backlog."""
     guest = Guest(home)
     for mode, port, *more in (("later", 7011), ("first", 7012, MEG), ("report", 7013), ("reset", 7014), ("flood", 7015),
-                              ("echo", 7016), ("full", 7017)):
+                              ("echo", 7016), ("full", 7017), ("report", 7018, 10)):
         guest.listen(mode, "127.0.0.1", port, *more)
     data = os.urandom(MEG)
 
@@ -204,12 +212,15 @@ def resets(guest):
     sock.shutdown(socket.SHUT_WR)
     ok(guest.wait(f"took 1000 {fnv(b'x' * 1000)} end"), "an orderly end of the host is one in the guest")
     sock.close()
-    before = len(guest.running.seen)
-    sock = guest.forward(7015)  # bytes that are not read make close(2) a reset, on a unix socket too
+    sock = guest.forward(7018)
+    sock.sendall(b"x" * 1000)
+    sock.recv(1)
+    sock.close()  # bytes that it did not read make a close a reset, of a unix socket too
+    ok(guest.wait(f"took 1000 {fnv(b'x' * 1000)} reset"), "a reset of the host is one in the guest, behind all its bytes")
+    sock = guest.forward(7015)
     sock.recv(1)
     sock.close()
-    guest.wait("flood ended")
-    ok(len(guest.running.seen) > before, "a host that goes ends a service that sends")
+    ok(guest.wait("flood ended"), "a host that goes ends a service that sends")
 
 
 def sleeper(guest):
@@ -221,7 +232,12 @@ def sleeper(guest):
         got, _ = read_all(sock)
         sender.join()
         same(got, data, "one connection goes on while the readers of four others sleep")
-    for sock in sleepers:
+    halves = [guest.forward(port) for port in (7011, 7013, 7018)]
+    for sock in halves[1:]:
+        sock.shutdown(socket.SHUT_WR)
+    lib.read_exactly(halves[2], 10)
+    ok(guest.idle_share() > 0.8, "and nobody spins meanwhile, whatever has ended")
+    for sock in sleepers + halves:
         sock.close()
 
 

@@ -220,7 +220,6 @@ def test_terminal(a):
 # ---- FORWARD ----
 
 DATA = (bytes(range(256)) * 257 + b"tail") * 32  # 2 MiB that do not align
-RESET = struct.pack("ii", 1, 0)  # SO_LINGER: close(2) resets
 
 
 def listen(address="127.0.0.1", backlog=64):
@@ -257,6 +256,11 @@ def in_thread(function, *arguments):
     thread = threading.Thread(target=function, args=arguments)
     thread.start()
     return thread
+
+
+def send_what_goes(sock, data):
+    with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+        sock.sendall(data)
 
 
 def send_and_shut(sock, data):
@@ -318,6 +322,22 @@ def test_forward(a):
     host, service = bridge(a, server, port)
     host.close()
     same(read_all(service)[0], b"", "a host that goes ends the service's connection")
+    host, service = bridge(a, server, port)
+    service.sendall(b"not read")
+    host.sendall(b"sent")
+    wait_readable(host)
+    host.close()
+    same(read_all(service), (b"sent", "reset"), "a reset of the host is passed on, behind its bytes")
+    host, service = bridge(a, server, port)
+    sender = in_thread(send_what_goes, host, DATA * 4)
+    wait_readable(service)
+    service.sendall(b"too large")
+    service.close()  # unread bytes make it a reset
+    sender.join()
+    same(read_all(host)[0], b"too large", "a service that resets is heard, though the host sends before it reads")
+    before = files(a.process)
+    host.close()
+    check(files(a.process) <= before, "and its forward is gone")
 
 
 def read_some(sock, n):

@@ -6,12 +6,10 @@
  *     echo     send back what comes, half-close when it ends
  *     later    take all, and only then send it back
  *     first    send N patterned bytes, half-close, take all, print "took BYTES SUM end|reset"
- *     source   send N bytes and close
- *     report   take all, print "took BYTES SUM end|reset"
+ *     report   send N bytes, take all, print "took BYTES SUM end|reset"
  *     flood    send until it fails, print "flood ended"
  *     reset    wait for a byte, send "bye", wait for another, close with a reset
  *     full     fill the backlog from inside and accept nothing
- *   tcp loopback BYTES    move BYTES from one process to another through 127.0.0.1, print "loopback MICROSECONDS"
  */
 #include <arpa/inet.h>
 #include <errno.h>
@@ -21,8 +19,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
 
 #define CHUNK 65536
@@ -104,9 +100,8 @@ static void serve(const char *mode, int fd, unsigned long long n)
 		send_bytes(fd, n);
 		shutdown(fd, SHUT_WR);
 		report(fd);
-	} else if (!strcmp(mode, "source")) {
-		send_bytes(fd, n);
 	} else if (!strcmp(mode, "report")) {
+		send_bytes(fd, n);
 		report(fd);
 	} else if (!strcmp(mode, "reset")) {
 		reset(fd);
@@ -141,33 +136,10 @@ static int connect_to(int port)
 	return fd;
 }
 
-static void loopback(unsigned long long n)
-{
-	struct timespec begun, ended;
-	int server = listen_at("127.0.0.1", 7999, 1);
-	if (fork() == 0) {
-		serve("source", accept(server, NULL, NULL), n);
-		_exit(0);
-	}
-	int fd = connect_to(7999);
-	unsigned long long total = 0;
-	ssize_t got;
-	clock_gettime(CLOCK_MONOTONIC, &begun);
-	while ((got = read(fd, bytes, CHUNK)) > 0)
-		total += got;
-	clock_gettime(CLOCK_MONOTONIC, &ended);
-	printf("loopback %lld\n",
-		total == n ? (ended.tv_sec - begun.tv_sec) * 1000000ll + (ended.tv_nsec - begun.tv_nsec) / 1000 : -1ll);
-}
-
 int main(int argc, char **argv)
 {
-	if (argc == 3 && !strcmp(argv[1], "loopback")) {
-		loopback(strtoull(argv[2], NULL, 10));
-		return 0;
-	}
 	if (argc < 4) {
-		fprintf(stderr, "usage: tcp MODE ADDRESS PORT [N] | loopback BYTES\n");
+		fprintf(stderr, "usage: tcp MODE ADDRESS PORT [N]\n");
 		return 2;
 	}
 	int port = atoi(argv[3]), full = !strcmp(argv[1], "full");
