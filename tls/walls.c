@@ -11,8 +11,8 @@
  *                                        made; no process signalled, no abstract socket of another reached
  *     a filter of system calls           only those of the table below; whatever else fails with EPERM
  *
- * Connecting to a unix socket by its path is not an access that Landlock knows at these versions, which is why the door
- * can still be entered; the working directory is the one that holds it.
+ * Connecting to a unix socket by its path is not among the accesses that the ruleset names, which is why the door can still
+ * be entered; the working directory is the one that holds it.
  */
 #include "tls/walls.h"
 
@@ -25,6 +25,7 @@
 #include <linux/seccomp.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <string.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
@@ -57,8 +58,7 @@ static int drop_rights(struct husk_error *err)
 	return 0;
 }
 
-/** Refuse everything that Landlock of this kernel knows; fine when it has none. */
-static int deny_files(struct husk_error *err)
+int walls_deny_files(struct husk_error *err)
 {
 	int abi = (int)syscall(SYS_landlock_create_ruleset, NULL, 0, LANDLOCK_CREATE_RULESET_VERSION);
 	if (abi < 1)
@@ -78,10 +78,117 @@ static int deny_files(struct husk_error *err)
 	return 0;
 }
 
+/** A system call that stays: always, or when argument @argument masked with @mask is @value. */
+struct allowed {
+	int number;
+	uint32_t mask; /* 0: always */
+	unsigned argument;
+	uint32_t value;
+};
+
+static const struct allowed allowed[] = {
+	/* connections */
+	{SYS_read},
+	{SYS_write},
+	{SYS_close},
+	{SYS_shutdown},
+	{SYS_setsockopt},
+	{SYS_accept4},
+	{SYS_connect},
+	{SYS_socket, .argument = 0, .mask = UINT32_MAX, .value = AF_UNIX},
+	/* the loop; which of two names, the C library chooses */
+	{SYS_epoll_ctl},
+	{SYS_epoll_pwait},
+	{SYS_ppoll},
+#ifdef SYS_epoll_wait
+	{SYS_epoll_wait},
+	{SYS_poll},
+#endif
+	{SYS_timerfd_settime},
+	{SYS_clock_gettime},
+	{SYS_gettimeofday},
+	{SYS_restart_syscall},
+	/* memory, never executable */
+	{SYS_brk},
+	{SYS_mmap, .argument = 2, .mask = PROT_EXEC, .value = 0},
+	{SYS_mprotect, .argument = 2, .mask = PROT_EXEC, .value = 0},
+	{SYS_mremap},
+	{SYS_munmap},
+	{SYS_madvise},
+	/* OpenSSL's locks and random generator */
+	{SYS_futex},
+	{SYS_getrandom},
+	{SYS_getpid},
+	/* an end, abort(3) included */
+	{SYS_rt_sigprocmask},
+	{SYS_rt_sigreturn},
+	{SYS_gettid},
+	{SYS_tgkill},
+	{SYS_exit_group},
+#ifdef __SANITIZE_ADDRESS__
+	{SYS_sigaltstack},
+#endif
+};
+
+#if defined(__x86_64__)
+#define THIS_ARCHITECTURE AUDIT_ARCH_X86_64
+#elif defined(__aarch64__)
+#define THIS_ARCHITECTURE AUDIT_ARCH_AARCH64
+#endif
+
+#define INSTRUCTIONS_PER_CALL 6
+#define LOAD(field) BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, field))
+#define IF_EQUAL(value, then_skip, else_skip) BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, value, then_skip, else_skip)
+#define RETURN(what) BPF_STMT(BPF_RET | BPF_K, what)
+#define REFUSE RETURN(SECCOMP_RET_ERRNO | EPERM)
+
+/** Write the instructions for one call, with its number in the accumulator; how many. */
+static size_t put_call(struct sock_filter *at, const struct allowed *call)
+{
+	/* args[] are 64 bits wide, little-endian on both architectures; what is looked at lies in the lower half. */
+	struct sock_filter always[] = {IF_EQUAL((uint32_t)call->number, 0, 1), RETURN(SECCOMP_RET_ALLOW)};
+	struct sock_filter masked[INSTRUCTIONS_PER_CALL] = {
+		IF_EQUAL((uint32_t)call->number, 0, 5),
+		LOAD(args[call->argument]),
+		BPF_STMT(BPF_ALU | BPF_AND | BPF_K, call->mask),
+		IF_EQUAL(call->value, 0, 1),
+		RETURN(SECCOMP_RET_ALLOW),
+		REFUSE,
+	};
+	size_t n = call->mask ? ARRAY_SIZE(masked) : ARRAY_SIZE(always);
+
+	memcpy(at, call->mask ? masked : always, n * sizeof(*at));
+	return n;
+}
+
+/** Refuse every system call that is not in the table; fine where the kernel has no filters. */
+static int deny_calls(struct husk_error *err)
+{
+	static const struct sock_filter head[] = {
+		LOAD(arch),
+		IF_EQUAL(THIS_ARCHITECTURE, 1, 0),
+		RETURN(SECCOMP_RET_KILL_PROCESS),
+		LOAD(nr),
+	};
+	struct sock_filter code[ARRAY_SIZE(head) + INSTRUCTIONS_PER_CALL * ARRAY_SIZE(allowed) + 1];
+	size_t n = ARRAY_SIZE(head);
+
+	memcpy(code, head, sizeof(head));
+	for (size_t i = 0; i < ARRAY_SIZE(allowed); i++)
+		n += put_call(code + n, &allowed[i]);
+	code[n++] = (struct sock_filter)REFUSE;
+	struct sock_fprog program = {.len = (unsigned short)n, .filter = code};
+	if (prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program, 0, 0) < 0 && errno != EINVAL)
+		return error_errno(err, "filter system calls");
+	return 0;
+}
+
 int walls_build(struct husk_error *err)
 {
 	int rc = drop_rights(err);
 	if (rc == 0)
-		rc = deny_files(err);
+		rc = walls_deny_files(err);
+	if (rc == 0)
+		rc = deny_calls(err);
 	return rc;
 }

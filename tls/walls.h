@@ -12,4 +12,7 @@
  */
 int walls_build(struct husk_error *err);
 
+/** The part that is Landlock's: refuse everything that this kernel's knows; fine when it has none. Wants no_new_privs. */
+int walls_deny_files(struct husk_error *err);
+
 #endif
