@@ -9,6 +9,7 @@ unix socket, and is the client itself with Python's ssl, or starts openssl s_cli
 limit of 10 s to show is begun first and looked at last.
 """
 import contextlib
+import fcntl
 import hashlib
 import os
 import resource
@@ -20,6 +21,7 @@ import struct
 import subprocess
 import sys
 import tempfile
+import termios
 import threading
 import time
 
@@ -129,8 +131,10 @@ def run_check(certificate, key, inner="door.sock", alpn="http/1.1"):
 class Door:
     """A listening TCP socket with husk-tls behind it."""
 
-    def __init__(self, certificate="cert.pem", key="key.pem", **more):
+    def __init__(self, certificate="cert.pem", key="key.pem", send_buffer=None, **more):
         self.listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
+        if send_buffer:  # accepted sockets inherit it
+            self.listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer)
         self.port = self.listener.getsockname()[1]
         self.log = tempfile.TemporaryFile()
         self.process = start("serve", self.listener, certificate, key, stderr=self.log, **more)
@@ -537,6 +541,65 @@ def test_inner_ends(door, inside):
         hand.socket.close()
 
 
+def unix_room():
+    """Bytes that a unix socket takes in records before its reader reads."""
+    a, b = socket.socketpair()
+    with a, b, contextlib.suppress(BlockingIOError):
+        a.setblocking(False)
+        n = 0
+        while True:
+            n += a.send(b"r" * 16384)
+    return n
+
+
+def test_unread_tickets(door, inside):
+    """A client that only writes, then closes, and so resets: its kernel has our session tickets, which it never read."""
+    data, got, go = os.urandom(unix_room() + 3 * 16384), [], threading.Event()
+
+    def late(s):
+        go.wait(LIMIT)
+        got.append(receive_all(s))
+    with serving(inside, late):
+        before = inside.served
+        hand = Hand(door)
+        hand.send(data)
+        hand.end()
+        arrived = within(LIMIT, lambda: struct.unpack("i", fcntl.ioctl(hand.socket, termios.TIOCOUTQ, b"1234"))[0] == 0)
+        within(LIMIT, lambda: inside.served > before)
+        hand.socket.close()
+        calm = door.cpu_seconds()
+        time.sleep(0.3)
+        calm = door.cpu_seconds() - calm
+        go.set()
+        within(LIMIT, lambda: got)
+    check(arrived and calm < 0.1, f"a client that reset behind a slow VM costs nothing ({calm:.2f} s of 0.3)", arrived)
+    check(got == [data], "and what it sent before arrives whole", [len(g) for g in got])
+
+
+def test_gone_before_read(inside):
+    """The VM has said all and gone; the client takes its time, and husk-tls's buffer to it is small and full."""
+    door = Door(send_buffer=16384)
+    said, gone = [], threading.Event()
+
+    def say_and_go(s):
+        receive_all(s)
+        s.setblocking(False)
+        while select.select([], [s], [], 0.3)[1]:
+            block = os.urandom(50_000)
+            said.append(block[:s.send(block)])
+        gone.set()
+    with serving(inside, say_and_go):
+        hand = Hand(door)
+        hand.end()
+        gone.wait(LIMIT)
+        calm = door.cpu_seconds()
+        time.sleep(0.3)
+        calm = door.cpu_seconds() - calm
+        got = hand.receive_all()
+    check(calm < 0.1, f"a VM that is gone before its client has read costs nothing ({calm:.2f} s of 0.3)")
+    check(got == b"".join(said) and door.close(), "and what it said before comes whole", len(got))
+
+
 def test_refused(door, inside):
     os.rename("door.sock", "door.away")
     s = door.client()
@@ -808,6 +871,8 @@ def main():
         test_half_close(door, inside)
         test_truncation(door, inside)
         test_inner_ends(door, inside)
+        test_unread_tickets(door, inside)
+        test_gone_before_read(inside)
         test_refused(door, inside)
         test_full_door()
         test_garbage(door)

@@ -74,6 +74,18 @@ void session_reset(struct session *s)
 	session_free(s);
 }
 
+/** One that was left alone (on_hang_up) is looked at again once what it sent before has gone inside. */
+static bool watch_client(struct session *s, uint32_t events)
+{
+	struct loop *loop = &s->server->loop;
+
+	if (s->client.added)
+		loop_modify(loop, &s->client, events);
+	else if (events || !s->to_inner.size)
+		return loop_add(loop, &s->client, s->client.fd, events, on_client, NULL) == 0;
+	return true;
+}
+
 /** Nothing more is said to the client; it may still take what was. */
 static void linger(struct session *s)
 {
@@ -81,8 +93,9 @@ static void linger(struct session *s)
 	buffer_free(&s->to_inner);
 	buffer_free(&s->to_client);
 	shutdown(s->client.fd, SHUT_WR);
-	loop_modify(&s->server->loop, &s->client, EPOLLIN);
 	server_enter(s->server, s, PHASE_LINGER);
+	if (!watch_client(s, EPOLLIN))
+		session_free(s);
 }
 
 /** Drop what a client sends that has been told everything. */
@@ -237,30 +250,31 @@ static enum fault pump_out(struct session *s)
 	return fault;
 }
 
-static void watch_inner(struct session *s, bool wanted, uint32_t events)
+static bool watch_inner(struct session *s, bool wanted, uint32_t events)
 {
 	struct loop *loop = &s->server->loop;
-	int fd = s->inner.fd;
 
 	if (!wanted)
 		loop_remove(loop, &s->inner);
 	else if (s->inner.added)
 		loop_modify(loop, &s->inner, events);
-	else if (loop_add(loop, &s->inner, fd, events, on_inner, NULL) < 0)
-		session_reset(s);
+	else
+		return loop_add(loop, &s->inner, s->inner.fd, events, on_inner, NULL) == 0;
+	return true;
 }
 
-/** Ask for the events that can carry the session on. A hang-up is reported whether asked for or not: the inner side is
- *  left alone while there is nothing to do about it, and the client's ends the session (on_client). */
+/** Ask for the events that can carry the session on. A hang-up is reported whether asked for or not, so a side is left
+ *  alone while there is nothing to do about its: the inner one here, the client in on_hang_up(). */
 static void await(struct session *s)
 {
 	bool speaks = s->to_client.size || (s->inner_ended && !s->notified);
 	bool hears = !s->client_ended && !s->to_inner.size;
-	uint32_t in = s->inner_ended || s->to_client.size ? 0 : EPOLLIN, out = s->to_inner.size ? EPOLLOUT : 0;
+	uint32_t client = (speaks ? s->write_waits : 0) | (hears ? s->read_waits : 0);
+	uint32_t inner = (s->inner_ended || s->to_client.size ? 0 : EPOLLIN) | (s->to_inner.size ? EPOLLOUT : 0);
 	bool until_gone = s->notified && !s->inner_shut;
 
-	loop_modify(&s->server->loop, &s->client, (speaks ? s->write_waits : 0) | (hears ? s->read_waits : 0));
-	watch_inner(s, in || out || until_gone, in | out);
+	if (!watch_inner(s, inner || until_gone, inner) || !watch_client(s, client))
+		session_reset(s);
 }
 
 /** A turn is over: end, or wait for what comes. */
@@ -318,18 +332,27 @@ static void run_handshake(struct session *s)
 	}
 }
 
+/** The client's connection is gone while nothing of it is awaited. What it sent before may still lie in its socket, behind
+ *  what the VM has yet to take: a client that closes without having read our session tickets looks like this. */
+static void on_hang_up(struct session *s)
+{
+	if (s->phase == PHASE_RELAY && !s->to_inner.size)
+		session_free(s);
+	else
+		loop_remove(&s->server->loop, &s->client);
+}
+
 static void on_client(struct loop_watch *watch, uint32_t events)
 {
 	struct session *s = CONTAINER_OF(watch, struct session, client);
-	bool held = s->phase == PHASE_DIAL || (s->phase == PHASE_RELAY && !(s->client.events & EPOLLIN));
 
-	if (held && (events & (EPOLLHUP | EPOLLERR))) {
-		session_free(s); /* it is gone, and nothing of it can be read now */
+	if (!watch->events) {
+		on_hang_up(s);
 	} else if (s->phase == PHASE_HANDSHAKE) {
 		run_handshake(s);
 	} else if (s->phase == PHASE_LINGER) {
 		run_linger(s);
-	} else if (s->phase == PHASE_RELAY) {
+	} else {
 		enum fault fault = pump_in(s);
 		if (!fault && (s->to_client.size || s->inner_ended))
 			fault = pump_out(s);
