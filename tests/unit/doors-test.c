@@ -240,6 +240,72 @@ static void test_answers(void)
 	rig_stop();
 }
 
+static void test_no_answer(void)
+{
+	rig_start(RIG_WAIT_MS);
+	rig_door(DOOR, VM_DOOR_TCP, 80);
+	rig_ready(80);
+	rig.doors->answer_ns = 20000000;
+	rig.agent.answer = FAKE_NEVER;
+	int fd = rig_connect(DOOR), behind = rig_connect(DOOR);
+	uint64_t begun = clock_monotonic_ns();
+	CHECK(rig_until(rig_closed(fd) && rig_closed(behind)) && clock_monotonic_ns() - begun >= 15000000,
+		"an agent that never answers has its time");
+	CHECK(rig_said("did not answer within 0.020 s") && METER.refused == 2 && rig_until(rig.agent.n_conns == 1),
+		"then the client is closed, the guest told, and a line says so");
+	close(fd);
+	close(behind);
+	rig_stop();
+}
+
+static void test_device_reset(void)
+{
+	rig_start(100);
+	rig_door(DOOR, VM_DOOR_UNIX, 80);
+	rig_ready(80);
+	int open = rig_connect(DOOR);
+	rig_echoes(open, "x");
+	rig.agent.answer = FAKE_NEVER;
+	int asking = rig_connect(DOOR);
+	rig_until(rig.agent.n_forwards == 2);
+	virtio_reset(vsock_device(rig.agent.vsock));
+	loop_round(&rig.loop, 1000, NULL);
+	CHECK(rig_closed(open) && rig_closed(asking) && METER.active == 0 && METER.refused == 1,
+		"a guest that resets its device loses all connections");
+	for (unsigned i = 0; i < 10 && rig.doors->listeners.fd >= 0; i++)
+		loop_round(&rig.loop, 10, NULL);
+	CHECK(rig.doors->listeners.state == LISTENERS_UNKNOWN && rig_said("tells no listeners any more"),
+		"and what it listens on is not known any more");
+	int late = rig_connect(DOOR);
+	for (unsigned i = 0; i < 100 && !rig_closed(late); i++)
+		loop_round(&rig.loop, 10, NULL);
+	CHECK(rig_closed(late), "who comes then waits its time");
+	close(open);
+	close(asking);
+	close(late);
+	rig_stop();
+}
+
+/** Without a file for them. */
+static void test_own_counters(void)
+{
+	rig_start(RIG_WAIT_MS);
+	doors_destroy(rig.doors);
+	const struct doors_setup setup = {.loop = &rig.loop, .vsock = rig.agent.vsock, .listen_wait_ms = 1000};
+	doors_create(&setup, &rig.doors, NULL);
+	rig_door(DOOR, VM_DOOR_UNIX, 80);
+	rig_ready(80);
+	int fd = rig_connect(DOOR);
+	CHECK(rig_echoes(fd, "x") && doors_meter(rig.doors, DOOR)->connections == 1,
+		"doors may keep their own counters");
+	doors_destroy(rig.doors);
+	rig.doors = NULL;
+	CHECK(rig_echoes(fd, "y"), "and connections outlive the doors");
+	close(fd);
+	rig_until(rig.agent.n_conns == 0);
+	rig_stop();
+}
+
 static void test_no_listeners(void)
 {
 	rig_start(RIG_WAIT_MS);
@@ -465,6 +531,9 @@ int main(void)
 	test_deadline();
 	test_client_gone();
 	test_answers();
+	test_no_answer();
+	test_device_reset();
+	test_own_counters();
 	test_no_listeners();
 	test_bad_listeners();
 	test_many();

@@ -250,6 +250,7 @@ int doors_create(const struct doors_setup *setup, struct doors **out, struct hus
 	doors->setup = *setup;
 	doors->stats = setup->stats ? setup->stats : doors->own_stats;
 	doors->wait_ns = wait_ms * 1000000;
+	doors->answer_ns = DOORS_ANSWER_MS * 1000000ull;
 	doors->log_tokens = DOORS_LOG_BURST;
 	doors->log_ns = clock_monotonic_ns();
 	list_init(&doors->waiting);

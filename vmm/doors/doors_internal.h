@@ -77,7 +77,8 @@ struct doors {
 	size_t prefix_bytes; /* of all passages */
 	struct loop_watch timer, again; /* again: an eventfd, for what has returned */
 	uint64_t timer_ns; /* when it comes; 0: it does not */
-	uint64_t wait_ns, started_ns; /* started_ns 0: the workload has not been started */
+	uint64_t wait_ns, answer_ns; /* for the port to be listened on, for the agent to answer */
+	uint64_t started_ns; /* 0: the workload has not been started */
 	bool stopped;
 	unsigned log_tokens, log_dropped;
 	uint64_t log_ns;

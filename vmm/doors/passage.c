@@ -237,7 +237,7 @@ static void dial(struct passage *p, struct vsock_dial *how)
 	p->state = PASSAGE_ASKING;
 	list_remove(&p->list);
 	list_append(&doors->asking, &p->list);
-	doors_timer_need(doors, p->asked_ns + DOORS_ANSWER_MS * 1000000ull);
+	doors_timer_need(doors, p->asked_ns + doors->answer_ns);
 	if (vsock_dial(doors->setup.vsock, p->fd, how, &p->token, &err) < 0) {
 		p->token = NULL;
 		give_up(p, "%s", err.message);
@@ -378,7 +378,7 @@ void passages_review(struct doors *doors)
 
 void passages_expire(struct doors *doors)
 {
-	uint64_t now = clock_monotonic_ns(), answer_ns = DOORS_ANSWER_MS * 1000000ull;
+	uint64_t now = clock_monotonic_ns();
 
 	while (!list_empty(&doors->waiting)) {
 		struct passage *p = CONTAINER_OF(doors->waiting.next, struct passage, list);
@@ -392,11 +392,11 @@ void passages_expire(struct doors *doors)
 	}
 	while (!list_empty(&doors->asking)) {
 		struct passage *p = CONTAINER_OF(doors->asking.next, struct passage, list);
-		if (p->asked_ns + answer_ns > now) {
-			doors_timer_need(doors, p->asked_ns + answer_ns);
+		if (p->asked_ns + doors->answer_ns > now) {
+			doors_timer_need(doors, p->asked_ns + doors->answer_ns);
 			break;
 		}
-		give_up(p, "the guest's agent did not answer within %u s", DOORS_ANSWER_MS / 1000);
+		give_up(p, "the guest's agent did not answer within %.3f s", (double)doors->answer_ns / 1e9);
 	}
 }
 
