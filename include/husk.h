@@ -240,7 +240,7 @@ struct husk_outcome {
  *  of this process. A failed start leaves nothing behind; the end of the VM's console is said in notices.
  *  Errors: as husk_image_pull(), and -EINVAL and -ERANGE (a value or a combination that cannot work), -EEXIST (the name is
  *  taken), -ENODEV (no machine that can do this; no kernel fetched; no QEMU), -ETIMEDOUT (not ready in time), -EIO (the VM
- *  failed), -ECANCELED. */
+ *  failed), -ECANCELED; for a door that cannot be opened those of husk_vm_expose(). */
 int husk_vm_start(struct husk *husk, const struct husk_vm_config *config, struct husk_vm **out, struct husk_error *err);
 
 /** 12 hex digits; valid until husk_vm_close(). */
@@ -272,7 +272,8 @@ int husk_vm_kill(struct husk_vm *vm, struct husk_error *err);
  *  Errors: -EINVAL, -EADDRINUSE (a live socket is there, or the port is taken), -ENAMETOOLONG, -EACCES, -ENOSPC (64 doors
  *  are the most), -ENOTSUP (a VM without our agent), -ESRCH (it has ended), -ETIMEDOUT. */
 int husk_vm_expose(struct husk_vm *vm, const struct husk_door *door, char **endpoint, struct husk_error *err);
-/** Close a door by the endpoint that husk_vm_expose() gave. Connections that reached the guest live on. -ENOENT. */
+/** Close a door by the endpoint that husk_vm_expose() gave. Connections that reached the guest live on. -ENOENT; -EPERM for
+ *  exec.sock and vsock.sock, which every VM has; -ESRCH, -ETIMEDOUT. */
 int husk_vm_unexpose(struct husk_vm *vm, const char *endpoint, struct husk_error *err);
 /** The VM as a JSON object: {id, name, image, created, state, reason, pids…, doors[{kind, endpoint, guest_port}]…}. */
 int husk_vm_inspect(struct husk_vm *vm, char **json, struct husk_error *err);

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-# timeout: 200
+# timeout: 240
 """doors_cli_test.py - doors as users open them: run, expose, unexpose, port, inspect, stats; what is refused; what stays."""
 import contextlib
 import json
@@ -254,6 +254,23 @@ def test_caller_killed(home):
     running.finish()
     ok(not lib.wait_gone([supervisor]), "the supervisor ends")
     ok(not path.exists(), "and the path is gone")
+    lib.none_left()
+
+
+def test_library(home):
+    """A program with libhusk opens a door of the VM that it has started; others see it by its id."""
+    image = home.have(images.busybox(), "busybox")
+    libexec = os.environ.get("HUSK_LIBEXEC") or str(lib.TOP / "build" / "libexec")
+    program = subprocess.Popen([lib.TOP / "build" / "examples" / "door", "80", image, "sh", "-c", SERVE], stdin=subprocess.PIPE,
+                               stdout=subprocess.PIPE, env={**home.environment(), "HUSK_LIBEXEC": libexec})
+    endpoint = program.stdout.readline().decode().strip()
+    equal(get(endpoint), b"hello\n", "a door that a program has opened answers, before anybody listened")
+    name = home.vms()[0].name
+    ok(endpoint in home.husk("port", name, "80").text, "the command sees it")
+    out, _ = program.communicate(timeout=60)
+    stats = json.loads(out)
+    equal((program.returncode, stats["doors"][2]["connections"], stats["total"]["connections"]), (0, 1, 1),
+          "its counters are told, and it is closed")
     lib.none_left()
 
 
