@@ -32,4 +32,11 @@ void door_close(struct open_door *door);
 /** Remove the paths and close. */
 void door_take_down(struct open_door *door);
 
+/** Bind a listening unix socket of mode 0600 named @name in the directory @at, into which nobody else comes. The descriptor or
+ *  -errno. */
+int door_listen_in(int at, const char *name);
+/** Bind a listening unix socket at @path and note its absolute path and identity in @door. The descriptor, -EADDRINUSE for a
+ *  live socket, -ENOTSOCK for something else, -ENAMETOOLONG, or another -errno. */
+int door_bind_path(const char *path, struct vm_door *door);
+
 #endif
