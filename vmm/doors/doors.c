@@ -254,6 +254,7 @@ int doors_create(const struct doors_setup *setup, struct doors **out, struct hus
 	doors->log_tokens = DOORS_LOG_BURST;
 	doors->log_ns = clock_monotonic_ns();
 	list_init(&doors->waiting);
+	list_init(&doors->queued);
 	list_init(&doors->asking);
 	list_init(&doors->returned);
 	guest_listeners_init(&doors->listeners);

@@ -7,9 +7,11 @@
  * router (handoff.c). These are the door's visitors; the connections that come of it are passages (passage.c).
  *
  * A passage lives until the guest's program has it or it is given up. WAITING: unread, watched for its client going away, in
- * the list `waiting`, which is ordered by the time that its clock began. ASKING: the muxer has it and asks the guest's
- * agent; in the list `asking`, ordered likewise. RETURNED: the agent said no, from within the muxer; an eventfd brings it
- * back to us from the loop. One timer serves both lists: within each the time to go is the same for all.
+ * the list `waiting`, which is ordered by the time that its clock began. QUEUED: it may ask, but DOORS_ASKING_MAX others do,
+ * and in a guest that is asked by more than it can answer all of them would run out of time. ASKING: the muxer has it and
+ * asks the guest's agent; in the list `asking`, ordered likewise. RETURNED: the agent said no, from within the muxer; an
+ * eventfd brings it back to us from the loop, or the next one in the queue. One timer serves these lists: within each the
+ * time to go is the same for all.
  *
  * guest_listeners.c keeps the table of what the workload listens on.
  */
@@ -22,6 +24,8 @@
 #include "vmm/doors/listener.h"
 
 #define DOORS_WAITING_MAX 4096 /* per VM; beyond that a connection is refused */
+#define DOORS_ASKING_MAX 256 /* per VM; beyond that a connection queues */
+#define DOORS_QUEUED_MS 60000 /* in the queue */
 #define DOORS_PREFIX_MAX (64u << 20) /* bytes of prefixes that wait; beyond that routers are not read */
 #define DOORS_ANSWER_MS 15000 /* for the agent's answer; more than VSOCK_CONNECT_TIMEOUT_MS, which is part of it */
 #define DOORS_LOG_BURST 20 /* lines at once, */
@@ -72,8 +76,8 @@ struct doors {
 	struct vm_stats *stats;
 	struct door *door[VM_DOORS_MAX];
 	struct guest_listeners listeners;
-	struct list waiting, asking, returned;
-	unsigned n_waiting;
+	struct list waiting, queued, asking, returned;
+	unsigned n_waiting, n_asking;
 	size_t prefix_bytes; /* of all passages */
 	struct loop_watch timer, again; /* again: an eventfd, for what has returned */
 	uint64_t timer_ns; /* when it comes; 0: it does not */
@@ -102,7 +106,7 @@ void passage_begin(struct door *door, int fd, struct buffer *prefix, uint64_t be
 void passage_begin_vsock(struct door *door, int fd, uint32_t port, bool hybrid, uint64_t begun_ns);
 /** What can be asked for may have changed: look at all that wait. */
 void passages_review(struct doors *doors);
-/** Follow up what has returned. */
+/** Follow up what has returned, and let those in the queue ask whose turn it is. */
 void passages_resume(struct doors *doors);
 /** Give up those whose time is over, and have the timer come for the next. */
 void passages_expire(struct doors *doors);

@@ -23,18 +23,18 @@
 #define ANSWER_MAX (3 * AGENT_HEADER_SIZE + 4 + 4 + 1000) /* HELLO; OK, or ERROR with its longest text */
 #define WHY_SIZE 160
 
-enum passage_state { PASSAGE_WAITING = 1, PASSAGE_ASKING, PASSAGE_RETURNED };
+enum passage_state { PASSAGE_WAITING = 1, PASSAGE_QUEUED, PASSAGE_ASKING, PASSAGE_RETURNED };
 
 struct passage {
-	struct list list; /* by state: in doors->waiting, asking, returned */
+	struct list list; /* by state: in doors->waiting, queued, asking, returned */
 	struct door *door;
-	struct loop_watch watch; /* while it waits: its client goes away */
+	struct loop_watch watch; /* while it waits or queues: its client goes away */
 	int fd; /* owned; while ASKING the muxer's */
 	uint8_t state;
 	bool vsock, hybrid; /* to an AF_VSOCK port, without the agent's help */
 	bool waited;
 	uint32_t port; /* asked for */
-	uint64_t begun_ns, asked_ns;
+	uint64_t begun_ns, queued_ns, asked_ns;
 	uint64_t generation; /* of the table that told of the port */
 	struct vsock_conn *token; /* while ASKING */
 	struct buffer answer, prefix;
@@ -71,17 +71,27 @@ static void prefix_gone(struct doors *doors, size_t n)
 		doors_prefixes_freed(doors);
 }
 
+/** Take @p out of the list of its state, into none. */
+static void passage_leave(struct passage *p)
+{
+	struct doors *doors = doors_of(p);
+
+	doors->n_waiting -= p->state == PASSAGE_WAITING;
+	p->door->meter->waiting -= p->state == PASSAGE_WAITING || p->state == PASSAGE_QUEUED;
+	doors->n_asking -= p->state == PASSAGE_ASKING;
+	if (p->state == PASSAGE_ASKING && !list_empty(&doors->queued))
+		eventfd_write(doors->again.fd, 1);
+	p->state = 0;
+	list_remove(&p->list);
+	loop_remove(doors->setup.loop, &p->watch);
+}
+
 /** Forget @p; its connection is somebody else's, or closed. */
 static void passage_free(struct passage *p)
 {
 	struct doors *doors = doors_of(p);
 
-	if (p->state == PASSAGE_WAITING) {
-		doors->n_waiting--;
-		p->door->meter->waiting--;
-	}
-	list_remove(&p->list);
-	loop_remove(doors->setup.loop, &p->watch);
+	passage_leave(p);
 	prefix_gone(doors, p->prefix.size);
 	buffer_free(&p->prefix);
 	buffer_free(&p->answer);
@@ -212,16 +222,16 @@ static enum vsock_verdict on_answer(void *data, const void *bytes, size_t n, siz
 			return verdict;
 		snprintf(why, sizeof(why), "out of memory");
 	}
-	p->state = PASSAGE_RETURNED;
 	p->token = NULL;
 	p->why = why[0] ? strdup(why) : NULL;
-	list_remove(&p->list);
+	passage_leave(p);
+	p->state = PASSAGE_RETURNED;
 	list_append(&doors->returned, &p->list);
 	eventfd_write(doors->again.fd, 1);
 	return VSOCK_GIVE_BACK;
 }
 
-/** Put @p, which does not wait, into doors->asking and on its way. */
+/** Put @p, which is in no list, into doors->asking and on its way. */
 static void dial(struct passage *p, struct vsock_dial *how)
 {
 	struct doors *doors = doors_of(p);
@@ -235,43 +245,14 @@ static void dial(struct passage *p, struct vsock_dial *how)
 		how->begun_ns = p->waited ? p->asked_ns : p->begun_ns;
 	}
 	p->state = PASSAGE_ASKING;
-	list_remove(&p->list);
 	list_append(&doors->asking, &p->list);
+	doors->n_asking++;
 	doors_timer_need(doors, p->asked_ns + doors->answer_ns);
 	if (vsock_dial(doors->setup.vsock, p->fd, how, &p->token, &err) < 0) {
 		p->token = NULL;
 		give_up(p, "%s", err.message);
 	}
 }
-
-/** Leave the list of those that wait. */
-static void stop_waiting(struct passage *p)
-{
-	if (p->state != PASSAGE_WAITING)
-		return;
-	p->state = 0;
-	doors_of(p)->n_waiting--;
-	p->door->meter->waiting--;
-	list_remove(&p->list);
-	loop_remove(doors_of(p)->setup.loop, &p->watch);
-}
-
-static void ask(struct passage *p, uint16_t port)
-{
-	CLEANUP_BUFFER struct buffer first = {0};
-	struct vsock_dial how = {.port = AGENT_PORT, .close_is_reset = true, .first = &first, .answer = on_answer};
-
-	stop_waiting(p);
-	buffer_free(&p->answer);
-	p->port = port;
-	p->generation = doors_of(p)->listeners.generation;
-	if (agent_hello_put(&first) < 0 || agent_forward_put(&first, port) < 0)
-		give_up(p, "out of memory");
-	else
-		dial(p, &how);
-}
-
-/* ---- waiting ---- */
 
 static void on_gone(struct loop_watch *watch, uint32_t events)
 {
@@ -283,6 +264,43 @@ static void on_gone(struct loop_watch *watch, uint32_t events)
 	else
 		passage_end(p);
 }
+
+/** Have @p wait for its turn to ask. */
+static void queue(struct passage *p)
+{
+	struct doors *doors = doors_of(p);
+
+	if (loop_add(doors->setup.loop, &p->watch, p->fd, 0, on_gone, NULL) < 0) {
+		give_up(p, "it cannot be watched");
+		return;
+	}
+	p->state = PASSAGE_QUEUED;
+	p->queued_ns = clock_monotonic_ns();
+	list_append(&doors->queued, &p->list);
+	p->door->meter->waiting++;
+	doors_timer_need(doors, p->queued_ns + DOORS_QUEUED_MS * 1000000ull);
+}
+
+static void ask(struct passage *p, uint16_t port)
+{
+	CLEANUP_BUFFER struct buffer first = {0};
+	struct vsock_dial how = {.port = AGENT_PORT, .close_is_reset = true, .first = &first, .answer = on_answer};
+
+	passage_leave(p);
+	if (doors_of(p)->n_asking >= DOORS_ASKING_MAX) {
+		queue(p);
+		return;
+	}
+	buffer_free(&p->answer);
+	p->port = port;
+	p->generation = doors_of(p)->listeners.generation;
+	if (agent_hello_put(&first) < 0 || agent_forward_put(&first, port) < 0)
+		give_up(p, "out of memory");
+	else
+		dial(p, &how);
+}
+
+/* ---- waiting ---- */
 
 /** Put @p where its clock has its place: behind all that began before. */
 static void insert_by_age(struct list *head, struct passage *p)
@@ -301,7 +319,7 @@ static void wait_for_port(struct passage *p)
 
 	if (p->state == PASSAGE_WAITING)
 		return;
-	p->state = 0;
+	passage_leave(p);
 	p->waited = true;
 	if (doors->n_waiting >= DOORS_WAITING_MAX) {
 		give_up(p, "%d others wait already", DOORS_WAITING_MAX);
@@ -311,7 +329,6 @@ static void wait_for_port(struct passage *p)
 		give_up(p, "it cannot be watched");
 		return;
 	}
-	list_remove(&p->list);
 	insert_by_age(&doors->waiting, p);
 	p->state = PASSAGE_WAITING;
 	doors->n_waiting++;
@@ -361,6 +378,8 @@ void passages_resume(struct doors *doors)
 {
 	while (!list_empty(&doors->returned))
 		resume(CONTAINER_OF(doors->returned.next, struct passage, list));
+	while (!list_empty(&doors->queued) && doors->n_asking < DOORS_ASKING_MAX)
+		proceed(CONTAINER_OF(doors->queued.next, struct passage, list));
 }
 
 void passages_review(struct doors *doors)
@@ -390,6 +409,15 @@ void passages_expire(struct doors *doors)
 		}
 		give_up_waiting(p);
 	}
+	while (!list_empty(&doors->queued)) {
+		struct passage *p = CONTAINER_OF(doors->queued.next, struct passage, list);
+		uint64_t end = p->queued_ns + DOORS_QUEUED_MS * 1000000ull;
+		if (end > now) {
+			doors_timer_need(doors, end);
+			break;
+		}
+		give_up(p, "the guest was asked for too many others for %u s", DOORS_QUEUED_MS / 1000);
+	}
 	while (!list_empty(&doors->asking)) {
 		struct passage *p = CONTAINER_OF(doors->asking.next, struct passage, list);
 		if (p->asked_ns + doors->answer_ns > now) {
@@ -415,6 +443,7 @@ static void end_in_list(struct list *head, const struct door *door)
 void passages_end(struct doors *doors, const struct door *door)
 {
 	end_in_list(&doors->waiting, door);
+	end_in_list(&doors->queued, door);
 	end_in_list(&doors->asking, door);
 	end_in_list(&doors->returned, door);
 }
