@@ -401,6 +401,41 @@ static void test_many(void)
 	rig_stop();
 }
 
+/** A guest that is slow to connect: not all ask at once, and who has to wait for his turn gets it. */
+static void test_turns(void)
+{
+	static int fds[600];
+	unsigned echoed = 0;
+
+	printf("# turns to ask\n");
+	rig_start(RIG_WAIT_MS);
+	rig.agent.answer = FAKE_NEVER;
+	rig_door(3, VM_DOOR_UNIX, 80);
+	rig_ready(80);
+	for (unsigned i = 0; i < 600; i++)
+		fds[i] = rig_connect(3);
+	CHECK(rig_until(METER.connections == 600 && rig.agent.n_forwards == DOORS_ASKING_MAX),
+		"of 600 clients some are let ask");
+	rig_turn(20);
+	CHECK(rig.agent.n_forwards == DOORS_ASKING_MAX && METER.waiting == 600 - DOORS_ASKING_MAX,
+		"and no more of them before one is answered");
+	close(fds[599]);
+	CHECK(rig_until(METER.waiting == 599 - DOORS_ASKING_MAX) && METER.refused == 1,
+		"one that goes away leaves the queue");
+	fake_agent_release(&rig.agent);
+	CHECK(rig_until(rig.agent.n_forwards == 2 * DOORS_ASKING_MAX), "answers let as many others ask");
+	rig.agent.answer = FAKE_OK;
+	fake_agent_release(&rig.agent);
+	CHECK(rig_until(METER.active == 599) && METER.waiting == 0 && rig.doors->n_asking == 0,
+		"in the end all have asked");
+	for (unsigned i = 0; i < 599; i++)
+		echoed += rig_echoes(fds[i], "x");
+	CHECK(echoed == 599, "and hear their echo");
+	for (unsigned i = 0; i < 599; i++)
+		close(fds[i]);
+	rig_stop();
+}
+
 static void test_too_many(void)
 {
 	static int fds[DOORS_WAITING_MAX + 3];
@@ -537,6 +572,7 @@ int main(void)
 	test_no_listeners();
 	test_bad_listeners();
 	test_many();
+	test_turns();
 	test_too_many();
 	test_remove();
 	test_log_limit();
