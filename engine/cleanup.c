@@ -12,6 +12,7 @@
 
 #include "base/door.h"
 #include "base/path.h"
+#include "engine/door.h"
 #include "engine/vm.h"
 #include "vmm/config.h"
 
@@ -71,12 +72,15 @@ static void await_death(const struct process_id *id, const char *boot_id)
 		poll(&dead, 1, DEATH_MS);
 }
 
-/** The paths of its unix doors: those that are still the very sockets and on which nobody listens. */
-static void remove_doors(const struct vm_state_record *state)
+/** The paths of the unix doors of VM @id: those that are still the very sockets and on which nobody listens. */
+static void remove_doors(const char *id, const struct vm_state_record *state)
 {
 	bool waited = false;
 	for (size_t i = 0; i < VM_DOORS_MAX; i++) {
 		const struct vm_door *door = &state->doors[i];
+		if (door->endpoint[0] != '/')
+			continue;
+		door_clear_nest(door->endpoint, id);
 		if (!door->inode)
 			continue;
 		if (!waited)
@@ -87,11 +91,11 @@ static void remove_doors(const struct vm_state_record *state)
 	}
 }
 
-void cleanup_doors(int state_fd)
+void cleanup_doors(const struct vm_record *record)
 {
 	struct vm_state_record state;
-	if (state_read(state_fd, &state, NULL) == 0 && !process_alive(&state.supervisor, state.boot_id))
-		remove_doors(&state);
+	if (state_read(record->state_fd, &state, NULL) == 0 && !process_alive(&state.supervisor, state.boot_id))
+		remove_doors(record->id, &state);
 }
 
 /** The record @id has no living supervisor and we hold its lock: set it right. */
@@ -108,7 +112,7 @@ static int clean_record(const struct husk *husk, struct vm_record *record, struc
 	bool ended = known && (state->state == VM_STOPPED || state->state == VM_ERROR);
 	if (ended && !foreground)
 		return 0;
-	remove_doors(state);
+	remove_doors(record->id, state);
 	if (!ended) {
 		state->state = VM_STOPPED;
 		state->end = VM_END_SUPERVISOR;

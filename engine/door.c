@@ -36,9 +36,10 @@ static int explain_path(const char *path, const char *kind, int code, struct hus
 	}
 }
 
-static int open_path(struct open_door *d, const struct husk_door *wanted, struct husk_error *err)
+static int open_path(
+	struct open_door *d, const struct husk_door *wanted, const struct door_nest *nest, struct husk_error *err)
 {
-	int fd = door_bind_path(wanted->path, &d->door);
+	int fd = door_bind_path(wanted->path, nest, &d->door);
 	if (fd < 0)
 		return explain_path(wanted->path, vm_door_kind_name(d->door.kind), fd, err);
 	d->fd[0] = fd;
@@ -170,8 +171,8 @@ static int open_tls(
 	return rc < 0 ? error_prefix(err, "open the tls door %s", d->door.endpoint) : 0;
 }
 
-int door_open(const struct husk *husk, int runtime_fd, const struct husk_door *wanted, struct open_door *out,
-	struct husk_error *err)
+int door_open(const struct husk *husk, int runtime_fd, const struct husk_door *wanted, const struct door_nest *nest,
+	struct open_door *out, struct husk_error *err)
 {
 	struct open_door d = OPEN_DOOR_INIT;
 	int rc;
@@ -183,7 +184,7 @@ int door_open(const struct husk *husk, int runtime_fd, const struct husk_door *w
 	else if (wanted->kind == HUSK_DOOR_TCP)
 		rc = open_tcp(&d, wanted, &d.fd[0], err);
 	else
-		rc = open_path(&d, wanted, err);
+		rc = open_path(&d, wanted, nest, err);
 	if (rc < 0)
 		door_take_down(&d);
 	else

@@ -21,11 +21,20 @@ struct open_door {
 		.fd = {-1, -1, -1, -1}, .runtime_fd = -1                                                               \
 	}
 
+/** How the path of a door comes to be, so that a crash at any point leaves what can be found. All of it may be NULL.
+ *  id:   of the VM: the directory beside the target in which the socket is made is named after it; NULL: has a random name
+ *  note: called with the door before that directory exists (inode 0), and again before the path appears; 0 or -errno */
+struct door_nest {
+	const char *id;
+	int (*note)(void *data, const struct vm_door *door);
+	void *data;
+};
+
 /** Bind what @wanted (checked by check_door()) describes. @runtime_fd: the VM's runtime directory, kept open by the caller.
  *  The error names kind, endpoint and cause. Errors: -EADDRINUSE (a live socket, a port in use), -EEXIST (something that is no
  *  socket), -ENAMETOOLONG, and those of the file system and of bind(2). Nothing is left behind by a failure. */
-int door_open(const struct husk *husk, int runtime_fd, const struct husk_door *wanted, struct open_door *out,
-	struct husk_error *err);
+int door_open(const struct husk *husk, int runtime_fd, const struct husk_door *wanted, const struct door_nest *nest,
+	struct open_door *out, struct husk_error *err);
 
 /** Close the descriptors; the paths stay. */
 void door_close(struct open_door *door);
@@ -37,6 +46,8 @@ void door_take_down(struct open_door *door);
 int door_listen_in(int at, const char *name);
 /** Bind a listening unix socket at @path and note its absolute path and identity in @door. The descriptor, -EADDRINUSE for a
  *  live socket, -ENOTSOCK for something else, -ENAMETOOLONG, or another -errno. */
-int door_bind_path(const char *path, struct vm_door *door);
+int door_bind_path(const char *path, const struct door_nest *nest, struct vm_door *door);
+/** Remove what a bind that was killed has left beside @endpoint of VM @id. */
+void door_clear_nest(const char *endpoint, const char *id);
 
 #endif

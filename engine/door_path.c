@@ -48,6 +48,11 @@ struct nest {
 	int fd;
 };
 
+static char *nest_path(const char *directory, const char *name)
+{
+	return path_format("%s/.husk-%s", strcmp(directory, "/") == 0 ? "" : directory, name);
+}
+
 static void nest_free(struct nest *n)
 {
 	if (n->fd >= 0) {
@@ -58,12 +63,13 @@ static void nest_free(struct nest *n)
 	free(n->path);
 }
 
-static int nest_make(struct nest *n, const char *directory)
+/** Make the directory @n->path; its name is random where it ends with XXXXXX. */
+static int nest_make(struct nest *n, const char *directory, const char *id)
 {
-	n->path = path_format("%s/.husk-XXXXXX", strcmp(directory, "/") == 0 ? "" : directory);
+	n->path = nest_path(directory, id ? id : "XXXXXX");
 	if (!n->path)
 		return -ENOMEM;
-	if (!mkdtemp(n->path))
+	if (id ? mkdir(n->path, 0700) < 0 : !mkdtemp(n->path))
 		return -errno;
 	n->fd = open(n->path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 	if (n->fd >= 0)
@@ -71,6 +77,14 @@ static int nest_make(struct nest *n, const char *directory)
 	int rc = -errno;
 	rmdir(n->path);
 	return rc;
+}
+
+void door_clear_nest(const char *endpoint, const char *id)
+{
+	CLEANUP_FREE char *copy = strdup(endpoint);
+	struct nest n = {.path = copy ? nest_path(dirname(copy), id) : NULL, .fd = -1};
+	n.fd = n.path ? open(n.path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC) : -1;
+	nest_free(&n);
 }
 
 /** Give the socket in the nest its place; -EEXIST when something is there. Where there are no hard links a rename does as
@@ -144,13 +158,19 @@ static int resolve(const char *path, char **directory, char endpoint[VM_ENDPOINT
 	return n > DOOR_PATH_MAX ? -ENAMETOOLONG : 0;
 }
 
-int door_bind_path(const char *path, struct vm_door *door)
+static int note(const struct door_nest *how, const struct vm_door *door)
+{
+	return how->note ? how->note(how->data, door) : 0;
+}
+
+int door_bind_path(const char *path, const struct door_nest *how, struct vm_door *door)
 {
 	CLEANUP_FREE char *directory = NULL;
 	CLEANUP(nest_free) struct nest nest = {.fd = -1};
 	struct stat st;
 	int rc = resolve(path, &directory, door->endpoint);
-	rc = rc < 0 ? rc : nest_make(&nest, directory);
+	rc = rc < 0 ? rc : note(how, door);
+	rc = rc < 0 ? rc : nest_make(&nest, directory, how->id);
 	CLEANUP_FD int fd = rc < 0 ? rc : door_listen_in(nest.fd, "new");
 	if (fd < 0)
 		return fd;
@@ -158,6 +178,7 @@ int door_bind_path(const char *path, struct vm_door *door)
 		return -errno;
 	door->device = st.st_dev;
 	door->inode = st.st_ino;
-	rc = settle(&nest, door->endpoint);
+	rc = note(how, door);
+	rc = rc < 0 ? rc : settle(&nest, door->endpoint);
 	return rc < 0 ? rc : steal_fd(&fd);
 }

@@ -99,7 +99,8 @@ int expose_open(const struct husk *husk, const char *id, const struct husk_door 
 	CLEANUP_FD int runtime = open_runtime(husk, id, err);
 	if (runtime < 0)
 		return runtime;
-	rc = door_open(husk, runtime, wanted, &door, err);
+	const struct door_nest nest = {0};
+	rc = door_open(husk, runtime, wanted, &nest, &door, err);
 	if (rc < 0)
 		return rc;
 	CLEANUP_FREE char *name = strdup(door.door.endpoint);

@@ -280,7 +280,7 @@ void live_close(struct husk_vm *vm)
 	stop(vm);
 	stdio_destroy(&vm->io);
 	if (vm->record.state_fd >= 0)
-		cleanup_doors(vm->record.state_fd);
+		cleanup_doors(&vm->record);
 	if (vm->record.directory)
 		vm_record_remove(vm->husk, &vm->record, NULL);
 	vm_record_close(&vm->record);

@@ -3,8 +3,9 @@
  * start_doors.c - what a start holds of doors until the supervisor has it
  *
  * Theory of operation: doors are bound by whoever asks for them, since the worker cannot bind and the supervisor parses no
- * paths of a user. They are noted in the state record before the supervisor, its writer from then on, exists: a start that
- * is killed in between leaves a record, and the record says which paths are to be removed.
+ * paths of a user. Each is noted in the state record before anything of it appears in the file system; the supervisor, the
+ * record's writer later on, does not exist yet. So a start that is killed at any point leaves a record that says which paths
+ * are to be removed.
  */
 #include "engine/start_doors.h"
 
@@ -45,14 +46,23 @@ static int make_service(const struct vm_record *record, int *out, struct husk_er
 	return 0;
 }
 
-/** The state of a VM that has doors and no supervisor yet. */
-static int note_doors(const struct start_doors *d, const struct vm_record *record, struct husk_error *err)
+/** The doors so far, and where they are written down. */
+struct notes {
+	const struct start_doors *doors;
+	const struct vm_record *record;
+};
+
+/** Write the state of a VM that has these doors, @next among them, and no supervisor yet. */
+static int note_door(void *data, const struct vm_door *next)
 {
+	const struct notes *notes = data;
 	struct vm_state_record state = {.state = VM_CREATING};
+	size_t n = notes->doors->n;
 	host_boot_id(state.boot_id);
-	for (size_t i = 0; i < d->n; i++)
-		state.doors[i] = d->doors[i].door;
-	return d->n ? state_write(record->state_fd, &state, err) : 0;
+	for (size_t i = 0; i < n; i++)
+		state.doors[i] = notes->doors->doors[i].door;
+	state.doors[n] = *next;
+	return state_write(notes->record->state_fd, &state, NULL);
 }
 
 int start_doors_open(const struct husk *husk, const struct husk_vm_config *config, const struct vm_record *record,
@@ -66,13 +76,15 @@ int start_doors_open(const struct husk *husk, const struct husk_vm_config *confi
 	out->doors = calloc(config->n_doors + 1, sizeof(*out->doors));
 	if (!out->doors)
 		return error_set(err, -ENOMEM, "open the VM's doors: out of memory");
+	struct notes notes = {out, record};
+	const struct door_nest nest = {.id = record->id, .note = note_door, .data = &notes};
 	for (size_t i = 0; i < config->n_doors; i++) {
-		rc = door_open(husk, record->runtime_fd, &config->doors[i], &out->doors[i], err);
+		rc = door_open(husk, record->runtime_fd, &config->doors[i], &nest, &out->doors[i], err);
 		if (rc < 0)
 			return rc;
 		out->n++;
 	}
-	return note_doors(out, record, err);
+	return 0;
 }
 
 void start_doors_put(const struct start_doors *d, struct envelope *e)

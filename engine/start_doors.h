@@ -20,7 +20,7 @@ struct start_doors {
 		.stats_fd = -1, .service_fd = -1                                                                       \
 	}
 
-/** Open all doors of @config, the counters' file and supervisor.sock, and note the doors in the VM's state, so that whoever
+/** Open all doors of @config, the counters' file and supervisor.sock, with the doors noted in the VM's state, so that whoever
  *  finds the record knows what to remove. After a failure start_doors_take_down() takes down what was opened. */
 int start_doors_open(const struct husk *husk, const struct husk_vm_config *config, const struct vm_record *record,
 	struct start_doors *out, struct husk_error *err);

@@ -257,6 +257,21 @@ def test_caller_killed(home):
     lib.none_left()
 
 
+def test_start_killed(home):
+    """husk run is killed the moment that its door appears, before there is a supervisor or just after."""
+    image, path = home.have(images.busybox(), "busybox"), home.path / "d.sock"
+    for _ in range(5):
+        running = home.start("run", "--quiet", "--vsock-mux", path, "--exec-door", home.path / "e.sock", image, "true")
+        while not path.exists() and running.process.poll() is None:
+            pass
+        running.process.kill()
+        running.finish()
+        lib.wait_gone(lib.descendants())
+        home.husk("images")
+        ok(not leftovers(home) and not home.vms(), "the next command leaves nothing of it", leftovers(home))
+    lib.none_left()
+
+
 def test_library(home):
     """A program with libhusk opens a door of the VM that it has started; others see it by its id."""
     image = home.have(images.busybox(), "busybox")

@@ -41,7 +41,8 @@ static int open_unix(const char *path, struct open_door *out)
 	wanted.kind = HUSK_DOOR_UNIX;
 	wanted.path = path;
 	wanted.guest_port = 80;
-	return door_open(NULL, -1, &wanted, out, &err);
+	const struct door_nest nest = {0};
+	return door_open(NULL, -1, &wanted, &nest, out, &err);
 }
 
 /** A socket at @path on which nobody listens. */
@@ -181,13 +182,44 @@ static void test_race(void)
 	CHECK(entries() == 0, "and nothing else");
 }
 
+/** Die at the call that *@data counts down to. */
+static int die_when_noted(void *data, const struct vm_door *door)
+{
+	int *left = data;
+	if (--*left == 0)
+		_exit(door->inode ? 2 : 1);
+	return 0;
+}
+
+/** A bind that dies: what it has noted by then is enough to clean up after it. */
+static void test_crash(void)
+{
+	CLEANUP_FREE char *path = in_folder("crash.sock");
+	for (int at = 1; at <= 2; at++) {
+		struct husk_door wanted = {.size = sizeof(wanted), .kind = HUSK_DOOR_UNIX, .path = path};
+		int left = at, status = 0;
+		struct door_nest nest = {.id = "0123456789ab", .note = die_when_noted, .data = &left};
+		struct open_door door;
+		pid_t pid = fork();
+		if (pid == 0)
+			_exit(door_open(NULL, -1, &wanted, &nest, &door, &err));
+		CHECK(pid > 0 && waitpid(pid, &status, 0) == pid && WEXITSTATUS(status) == at,
+			at == 1 ? "it dies before anything is there" : "it dies with its identity known");
+		CHECK(access(path, F_OK) < 0 && entries() == (size_t)at - 1,
+			"and nothing has appeared but its directory");
+		door_clear_nest(path, nest.id);
+		CHECK(entries() == 0, "which is found by the VM's id");
+	}
+}
+
 static int open_tcp(const char *address, uint16_t port, struct open_door *out)
 {
 	struct husk_door wanted = {.size = sizeof(wanted)};
 	wanted.kind = HUSK_DOOR_TCP;
 	wanted.address = address;
 	wanted.port = port;
-	return door_open(NULL, -1, &wanted, out, &err);
+	const struct door_nest nest = {0};
+	return door_open(NULL, -1, &wanted, &nest, out, &err);
 }
 
 static void test_tcp(void)
@@ -260,6 +292,7 @@ int main(void)
 	test_relative();
 	test_refused();
 	test_race();
+	test_crash();
 	test_tcp();
 	test_check();
 	CHECK(rmdir(folder) == 0, "the folder is empty at the end");
