@@ -5,9 +5,9 @@
  * One connection per operation. Frame: u32 LE payload length | u8 type | u8 stream | u16 0 | payload, payload at most
  * AGENT_PAYLOAD_MAX bytes. A payload is raw bytes, fixed fields, or entries as in base/tlv.h (without the header).
  *
- * Both ends open with HELLO (u32 protocol version, all that follows it is reserved and empty); a client may send its
- * request right behind its HELLO without waiting. A version that the other end does not know ends the connection with
- * ERROR. Then the client sends one request frame. A type that is unknown, or out of place, is answered with ERROR and the
+ * Both ends open with HELLO (u32 protocol version, all that follows it is reserved and empty). The client speaks first and
+ * may send its request right behind its HELLO without waiting, so that HELLO and the answer are one packet of the agent's. A
+ * version that the other end does not know ends the connection with ERROR. Then the client sends one request frame. A type that is unknown, or out of place, is answered with ERROR and the
  * connection ends. Lengths, tags and enumerations outside what is written here are errors as well.
  *
  * Flow control: each of the three byte streams of an EXEC has a window of AGENT_WINDOW bytes. A sender sends at most what

@@ -40,7 +40,6 @@
 #define OPERATIONS_MAX 256 /* forwards are counted apart */
 #define CONNECTIONS_MAX (FORWARDS_MAX + OPERATIONS_MAX)
 #define READ_SIZE (128u << 10)
-#define REQUEST_READ_SIZE (16u << 10)
 #define POWER_DELAY_MS 200 /* for the host to take the OK */
 
 static void connection_free(struct connection *c)
@@ -79,6 +78,8 @@ void connection_error(struct connection *c, enum agent_error code, const char *f
 	va_start(ap, format);
 	vsnprintf(text, sizeof(text), format, ap);
 	va_end(ap);
+	if (c->state == CONNECTION_HELLO)
+		agent_hello_put(&c->out);
 	agent_error_put(&c->out, code, "%s", text);
 	c->state = CONNECTION_CLOSING;
 	if (c->exec && c->exec == c->agent->main)
@@ -147,6 +148,7 @@ static void frame_hello(struct connection *c, const struct agent_frame *frame)
 	if (version != AGENT_VERSION)
 		return connection_error(
 			c, AGENT_ERROR_VERSION, "this agent speaks version %d, not %u", AGENT_VERSION, version);
+	agent_hello_put(&c->out);
 	c->state = CONNECTION_REQUEST;
 }
 
@@ -236,6 +238,19 @@ static bool takes_frames(const struct connection *c)
 	return !c->broken && c->state < CONNECTION_FORWARD;
 }
 
+/** Read onto `in`: what read(2) returned, or -errno. A request is short, and what comes behind FORWARD is not ours to keep:
+ *  until it is known a connection gets no more memory than it has bytes. */
+static ssize_t connection_read(struct connection *c)
+{
+	char *bytes = c->agent->request;
+
+	if (c->state != CONNECTION_HELLO && c->state != CONNECTION_REQUEST)
+		return buffer_read(&c->in, c->watch.fd, READ_SIZE);
+	ssize_t n = read(c->watch.fd, bytes, sizeof(c->agent->request));
+	int rc = n > 0 ? buffer_append(&c->in, bytes, (size_t)n) : n < 0 ? -errno : 0;
+	return rc < 0 ? rc : n;
+}
+
 static void connection_ready(struct loop_watch *watch, uint32_t events)
 {
 	struct connection *c = CONTAINER_OF(watch, struct connection, watch);
@@ -243,9 +258,7 @@ static void connection_ready(struct loop_watch *watch, uint32_t events)
 	if (c->state == CONNECTION_FORWARD) {
 		c->broken = events & (EPOLLHUP | EPOLLERR);
 	} else if (events & (EPOLLIN | EPOLLHUP | EPOLLERR)) {
-		/* A request is short, and what comes behind FORWARD is not ours to keep. */
-		bool is_new = c->state == CONNECTION_HELLO || c->state == CONNECTION_REQUEST;
-		ssize_t n = buffer_read(&c->in, watch->fd, is_new ? REQUEST_READ_SIZE : READ_SIZE);
+		ssize_t n = connection_read(c);
 		if (n == 0 || (n < 0 && n != -EAGAIN && n != -EINTR))
 			c->broken = true;
 	}
@@ -275,10 +288,11 @@ static bool is_host(const struct sockaddr_vm *peer, socklen_t size)
 	return size >= sizeof(*peer) && peer->svm_family == AF_VSOCK && peer->svm_cid == VMADDR_CID_HOST;
 }
 
-/** How much the host may have in flight on each of @n connections. All together stay below half a GiB, and few are fast. */
+/** How much the host may have in flight on each of @n connections. All together stay below half a GiB. With 64 KiB or less
+ *  Linux tells its credit after each read, which is a packet more. */
 static uint64_t choose_buffer_size(size_t n)
 {
-	return n < 64 ? 1u << 20 : n < 256 ? 256u << 10 : n < 2048 ? 64u << 10 : 16u << 10;
+	return n < 64 ? 1u << 20 : n < 1024 ? 128u << 10 : 16u << 10;
 }
 
 /** Accepted sockets inherit the listener's buffer size. */
@@ -308,8 +322,6 @@ static void connection_open(struct agent *agent, int fd)
 		c->next->prev = c;
 	agent->connections = c;
 	agent->n_connections++;
-	agent_hello_put(&c->out);
-	connection_settle(c);
 }
 
 /** There is no descriptor left for the connection that waits: close it, or it would be reported in every round. */

@@ -61,6 +61,7 @@ struct agent {
 	struct forwards *forwards;
 	struct exec *execs;
 	struct exec *main; /* the workload, running; NULL before and after */
+	char request[16 << 10]; /* bytes of one read, until a connection has asked for something */
 	bool from_host_only; /* the listener is vsock: peers other than the host are refused */
 	const char *end; /* why the loop was left */
 };

@@ -298,17 +298,10 @@ static bool forward_watch(struct forward *f, enum way way, bool hung_up)
 	return true;
 }
 
-/** Something happened at the source of flow @way, which is the sink of the other one. The forward may be gone
- *  afterwards. */
-static void forward_work(struct forward *f, enum way way, uint32_t events)
+/** Draw the conclusions after work on a socket: @hung_up tells of that of flow @way. A sink was found gone where @to_service
+ *  or @to_host is false. The forward may be gone afterwards. */
+static void forward_settle(struct forward *f, enum way way, bool hung_up, bool to_service, bool to_host)
 {
-	bool taken = true, given = true;
-
-	if (events & (EPOLLOUT | EPOLLERR | EPOLLHUP))
-		taken = flow_turn(f, !way);
-	if (events & (EPOLLIN | EPOLLERR | EPOLLHUP))
-		given = flow_turn(f, way);
-	bool to_service = way == TO_SERVICE ? given : taken, to_host = way == TO_SERVICE ? taken : given;
 	if (!to_service) { /* it may have said something before it went */
 		buffer_free(&f->flow[TO_SERVICE].rest);
 		f->service_gone = true;
@@ -317,8 +310,20 @@ static void forward_work(struct forward *f, enum way way, uint32_t events)
 		flow_drop(&f->flow[TO_HOST]);
 		f->host_gone = f->host_refuses = true;
 	}
-	if (forward_tell(f) || !forward_watch(f, way, events & (EPOLLHUP | EPOLLERR)) || !forward_watch(f, !way, false))
+	if (forward_tell(f) || !forward_watch(f, way, hung_up) || !forward_watch(f, !way, false))
 		forward_free(f);
+}
+
+/** Something happened at the source of flow @way, which is the sink of the other one. */
+static void forward_work(struct forward *f, enum way way, uint32_t events)
+{
+	bool taken = true, given = true, hung_up = events & (EPOLLHUP | EPOLLERR);
+
+	if (hung_up || (events & EPOLLOUT))
+		taken = flow_turn(f, !way);
+	if (hung_up || (events & EPOLLIN))
+		given = flow_turn(f, way);
+	forward_settle(f, way, hung_up, way == TO_SERVICE ? given : taken, way == TO_SERVICE ? taken : given);
 }
 
 static void host_ready(struct loop_watch *watch, uint32_t events)
@@ -420,7 +425,8 @@ static void forward_begin(struct forward *f)
 	f->flow[TO_HOST].rest = c->out;
 	c->in = c->out = (struct buffer){0};
 	c->state = CONNECTION_HANDED_OVER;
-	forward_work(f, TO_SERVICE, EPOLLIN | EPOLLOUT);
+	bool to_service = flow_flush(f, TO_SERVICE) >= 0, to_host = flow_flush(f, TO_HOST) >= 0;
+	forward_settle(f, TO_SERVICE, false, to_service, to_host);
 }
 
 /** Ask whether the connect under way has succeeded: 0, -EALREADY, or why not. */
