@@ -8,12 +8,12 @@
  * close, close, reset and cancel. What callbacks decide comes from the program, too. After each step the invariants are
  * checked; at the end everything is let go of, and connections, meters and descriptors must be back where they began.
  *
- * Built without libFuzzer (HUSK_FUZZ_MAIN), main replays files, each also with MUTATIONS random changes of it (environment,
- * default 0). With it:
+ * Built without libFuzzer (HUSK_FUZZ_MAIN), main replays the files of a directory, each also with MUTATIONS random changes of
+ * it (environment, default 0). With libFuzzer, in bash:
  *
  *   clang -g -O1 -fsanitize=fuzzer,address,undefined -D_GNU_SOURCE -I. -Iinclude -o vsock-fuzz fuzz/vsock-fuzz.c \
- *     tests/unit/fake_driver.c vmm/virtio/vsock*.c vmm/virtio/queue.c vmm/virtio/device.c memory/memory.c base/{buffer,error,fd,\
- *     loop,stats}.c && ./vsock-fuzz -max_len=2048 fuzz/corpus/vsock
+ *     tests/unit/fake_driver.c vmm/virtio/vsock*.c vmm/virtio/queue.c vmm/virtio/device.c memory/memory.c \
+ *     base/{buffer,error,fd,loop,stats}.c && ./vsock-fuzz -max_len=2048 fuzz/corpus/vsock
  */
 #include "base/cleanup.h"
 #include "base/fd.h"
@@ -662,33 +662,47 @@ static size_t mutate(uint8_t *data, size_t size, uint64_t *random)
 	return 1 + next_random(random) % size;
 }
 
-static int replay(const char *path, unsigned long mutations)
+static void replay(const struct buffer *bytes, unsigned long mutations)
 {
-	CLEANUP_BUFFER struct buffer bytes = {0};
-	CLEANUP_FD int fd = open(path, O_RDONLY | O_CLOEXEC);
-	if (fd < 0 || fd_read_to_end(fd, &bytes, 1 << 20) < 0)
-		return 1;
-	uint64_t random = bytes.size;
-	LLVMFuzzerTestOneInput(buffer_bytes(&bytes), bytes.size);
-	CLEANUP_FREE uint8_t *copy = malloc(bytes.size + 1);
-	for (; mutations > 0 && bytes.size > 1; mutations--) {
-		memcpy(copy, buffer_bytes(&bytes), bytes.size);
-		size_t size = mutate(copy, bytes.size, &random);
+	uint64_t random = bytes->size;
+	LLVMFuzzerTestOneInput(buffer_bytes(bytes), bytes->size);
+	CLEANUP_FREE uint8_t *copy = malloc(bytes->size + 1);
+	for (; mutations > 0 && bytes->size > 1; mutations--) {
+		memcpy(copy, buffer_bytes(bytes), bytes->size);
+		size_t size = mutate(copy, bytes->size, &random);
 		LLVMFuzzerTestOneInput(copy, size);
 	}
-	return 0;
+}
+
+/** Replay all files of a directory; how many, or -1. */
+static int replay_all(const char *path, unsigned long mutations)
+{
+	int n = 0;
+	CLEANUP_DIR DIR *dir = opendir(path);
+	if (!dir)
+		return -1;
+	for (struct dirent *entry; (entry = readdir(dir));) {
+		CLEANUP_BUFFER struct buffer bytes = {0};
+		CLEANUP_FD int fd = openat(dirfd(dir), entry->d_name, O_RDONLY | O_CLOEXEC);
+		if (entry->d_name[0] == '.')
+			continue;
+		if (fd < 0 || fd_read_to_end(fd, &bytes, 1 << 20) < 0)
+			return -1;
+		replay(&bytes, mutations);
+		n++;
+	}
+	return n;
 }
 
 int main(int argc, char **argv)
 {
 	const char *mutations = getenv("MUTATIONS");
-	for (int i = 1; i < argc; i++) {
-		if (replay(argv[i], mutations ? strtoul(mutations, NULL, 10) : 0)) {
-			fprintf(stderr, "vsock-fuzz: cannot read %s\n", argv[i]);
-			return 1;
-		}
+	int n = argc == 2 ? replay_all(argv[1], mutations ? strtoul(mutations, NULL, 10) : 0) : -1;
+	if (n <= 0) {
+		fprintf(stderr, "usage: vsock-fuzz DIRECTORY, of files that can be read\n");
+		return 1;
 	}
-	printf("%d inputs replayed\n", argc - 1);
+	printf("%d inputs replayed\n", n);
 	return 0;
 }
 #endif
