@@ -228,8 +228,8 @@ static bool flow_turn(struct forward *f, enum way way)
 
 /* ---- a bridge's life ---- */
 
-/** Close the service's socket; with a reset when all bytes are in its queue (acknowledged or not): others a reset would
- *  throw away. */
+/** Close the service's socket. When the host has gone, with a reset: where all bytes are in its queue (acknowledged or not),
+ *  since others a reset would throw away, and where bytes are left over, since they would be missing before an orderly end. */
 static void close_service(struct forward *f)
 {
 	int fd = f->watch[TO_HOST].fd, unsent = 0;
@@ -238,7 +238,8 @@ static void close_service(struct forward *f)
 	if (fd < 0)
 		return;
 	loop_remove(f->all->loop, &f->watch[TO_HOST]);
-	if (f->host_gone && ioctl(fd, SIOCOUTQNSD, &unsent) == 0 && !unsent)
+	bool cut = flow_holds(&f->flow[TO_SERVICE]);
+	if (f->host_gone && (cut || (ioctl(fd, SIOCOUTQNSD, &unsent) == 0 && !unsent)))
 		setsockopt(fd, SOL_SOCKET, SO_LINGER, &at_once, sizeof(at_once));
 	close(fd);
 	f->watch[TO_HOST].fd = -1;

@@ -69,8 +69,9 @@ class Agent:
             [tool, f"{self.directory}/root", self.path, *options], stdout=subprocess.PIPE, text=True, env=environment,
             preexec_fn=files and (lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (files, files))))
         for _ in range(500):
-            if os.path.exists(self.path):
-                return
+            with socket.socket(socket.AF_UNIX) as probe:  # its path is there before it listens
+                if probe.connect_ex(self.path) == 0:
+                    return
             if self.process.poll() is not None:
                 self.end()
                 skip("no namespaces here")
@@ -263,6 +264,16 @@ def send_what_goes(sock, data):
         sock.sendall(data)
 
 
+def send_until_full(sock):
+    """Send until the other end has taken none for a while; how many bytes."""
+    sent = 0
+    sock.settimeout(0.5)
+    with contextlib.suppress(TimeoutError):
+        while True:
+            sent += sock.send(DATA)
+    return sent
+
+
 def send_and_shut(sock, data):
     sock.sendall(data)
     sock.shutdown(socket.SHUT_WR)
@@ -338,6 +349,17 @@ def test_forward(a):
     before = files(a.process)
     host.close()
     check(files(a.process) <= before, "and its forward is gone")
+    host, service = bridge(a, server, port)
+    sent = send_until_full(host)
+    before = files(a.process)
+    service.sendall(b"not read")
+    wait_readable(host)
+    host.close()
+    service.sendall(b"nobody hears")  # and it does not read either: the forward ends
+    while files(a.process) >= before:
+        time.sleep(0.01)
+    got, how = read_all(service)
+    same((len(got) < sent, how), (True, "reset"), "what a host that has gone said in part does not look whole to the service")
 
 
 def read_some(sock, n):
