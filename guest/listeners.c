@@ -40,6 +40,7 @@ struct listeners {
 	listeners_changed_fn *changed;
 	void *data;
 	size_t n;
+	uint64_t youngest; /* of all listeners that there ever were */
 	struct agent_listener now[AGENT_LISTENERS_MAX], next[AGENT_LISTENERS_MAX];
 	uint64_t cookies[AGENT_LISTENERS_MAX];
 	struct listener_note read[AGENT_LISTENERS_MAX];
@@ -188,6 +189,14 @@ size_t listeners_tell(struct listener_note *notes, size_t n, uint64_t network, s
 	return told;
 }
 
+bool listeners_renewed(const struct listener_note *notes, size_t n, uint64_t *youngest)
+{
+	if (n == 0 || notes[n - 1].since <= *youngest)
+		return false;
+	*youngest = notes[n - 1].since;
+	return true;
+}
+
 /** Read the map into l->read: how many notes there are. */
 static size_t read_notes(struct listeners *l)
 {
@@ -211,8 +220,10 @@ static void bell_rings(struct loop_watch *watch, uint32_t events)
 
 	/* What is noted from here on rings again. */
 	__atomic_store_n(l->consumed, __atomic_load_n(l->produced, __ATOMIC_ACQUIRE), __ATOMIC_SEQ_CST);
-	size_t n = listeners_tell(l->read, read_notes(l), l->network, l->next);
-	if (n == l->n && memcmp(l->now, l->next, n * sizeof(*l->now)) == 0)
+	size_t n_read = read_notes(l), n = listeners_tell(l->read, n_read, l->network, l->next);
+	/* One that closed and came again looks as before. But who was refused in between waits to be told of it. */
+	bool renewed = listeners_renewed(l->read, n_read, &l->youngest);
+	if (!renewed && n == l->n && memcmp(l->now, l->next, n * sizeof(*l->now)) == 0)
 		return;
 	memcpy(l->now, l->next, n * sizeof(*l->now));
 	l->n = n;

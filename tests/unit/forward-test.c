@@ -41,6 +41,22 @@ static void test_tell(void)
 	CHECK(listeners_tell(notes, 5, 7, told) == 2, "another network's are not told, nor impossible ports");
 }
 
+static void test_renewed(void)
+{
+	struct agent_listener before[1], after[1];
+	struct listener_note one = note(10, 80, "0.0.0.0"), again = note(20, 80, "0.0.0.0");
+	struct listener_note older[] = {note(5, 79, "::"), note(10, 80, "::")};
+	uint64_t youngest = 0;
+
+	CHECK(!listeners_renewed(NULL, 0, &youngest), "no notes, nothing new");
+	CHECK(listeners_renewed(&one, 1, &youngest) && !listeners_renewed(&one, 1, &youngest),
+		"a listener is new once");
+	CHECK(listeners_tell(&one, 1, 7, before) == 1 && listeners_tell(&again, 1, 7, after) == 1 &&
+			memcmp(before, after, sizeof(before)) == 0 && listeners_renewed(&again, 1, &youngest),
+		"one that closed and came again is new, though it is told in the same words");
+	CHECK(!listeners_renewed(older, 2, &youngest), "that the youngest has gone is nothing new");
+}
+
 static bool goes_to(const union forward_target *target, uint16_t port, const char *address)
 {
 	char text[INET6_ADDRSTRLEN];
@@ -81,6 +97,7 @@ static void test_targets(void)
 int main(void)
 {
 	test_tell();
+	test_renewed();
 	test_targets();
 	return tap_done();
 }
