@@ -227,7 +227,7 @@ static bool printable(const char *text, size_t room)
 
 bool vm_door_check(const struct vm_door *d)
 {
-	bool named = d->kind != VM_DOOR_TLS || (d->inner[0] && !memchr(d->inner, '/', sizeof(d->inner)));
+	bool named = (d->kind == VM_DOOR_TLS) == (d->inner[0] != 0) && !memchr(d->inner, '/', sizeof(d->inner));
 
 	return d->kind >= VM_DOOR_UNIX && d->kind <= VM_DOOR_TLS && d->guest_port <= 65535 && !d->reserved && named &&
 	       d->endpoint[0] && printable(d->endpoint, sizeof(d->endpoint)) && printable(d->inner, sizeof(d->inner)) &&

@@ -82,6 +82,7 @@ static void test_doors(void)
 		{.kind = VM_DOOR_UNIX, .endpoint = "/x\n"},
 		{.kind = VM_DOOR_TLS, .endpoint = "127.0.0.1:1"},
 		{.kind = VM_DOOR_TLS, .endpoint = "127.0.0.1:1", .inner = "../x"},
+		{.kind = VM_DOOR_UNIX, .endpoint = "/x", .inner = "../x"},
 	};
 	for (size_t i = 0; i < ARRAY_SIZE(wrong); i++)
 		CHECK(!vm_door_check(&wrong[i]), "a door out of range is told");
