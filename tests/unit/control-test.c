@@ -7,6 +7,7 @@
 
 #include <fcntl.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -53,6 +54,21 @@ static void test_receive(int a, int b)
 	CHECK(vm_message_receive_fds(b, &in, fds, &n) == 1 && n == 1 && fcntl(fds[0], F_GETFD) == FD_CLOEXEC,
 		"one descriptor comes with its message, close-on-exec");
 	close(fds[0]);
+	struct vm_message door = {.kind = VM_CONTROL_EXPOSE, .door = {.id = 3, .kind = VM_DOOR_UNIX, .endpoint = "/x"}};
+	struct rlimit files, none;
+	getrlimit(RLIMIT_NOFILE, &files);
+	none = files;
+	none.rlim_cur = (rlim_t)lowest; /* no descriptor is left */
+	fd_send(a, &door, sizeof(door), null, 1);
+	setrlimit(RLIMIT_NOFILE, &none);
+	n = 1;
+	int rc = vm_message_receive_fds(b, &in, fds, &n);
+	setrlimit(RLIMIT_NOFILE, &files);
+	CHECK(rc == 1 && n == 0 && in.door.id == 3,
+		"a door whose descriptor cannot be taken comes without it, to be answered");
+	fd_send(a, &door, offsetof(struct vm_message, door), null, 2);
+	n = 1;
+	CHECK(vm_message_receive_fds(b, &in, fds, &n) == -EAGAIN, "unless it is malformed as well");
 	close(null[0]);
 	close(null[1]);
 }
