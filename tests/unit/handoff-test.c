@@ -108,12 +108,39 @@ static void test_options(void)
 	start(80);
 	int router = router_connect();
 	client = tcp_pair(&server);
+	struct linger linger = {.l_onoff = 1, .l_linger = 60};
+	setsockopt(server, SOL_SOCKET, SO_LINGER, &linger, sizeof(linger));
 	hand_over(router, server, "x", 1, ON_ALL);
 	CHECK(rig_reads(client, "x"), "a prefix may have one byte");
+	socklen_t linger_size = sizeof(linger);
+	getsockopt(server, SOL_SOCKET, SO_LINGER, &linger, &linger_size);
+	CHECK(!linger.l_onoff, "a router's wish to linger at the close, which would hold up all, is gone");
 	getsockopt(server, IPPROTO_TCP, 1 /* TCP_NODELAY */, &on, &size);
 	CHECK(on && (fcntl(server, F_GETFL) & O_NONBLOCK), "the connection is non-blocking, with TCP_NODELAY");
 	getsockopt(server, SOL_SOCKET, SO_KEEPALIVE, &on, &size);
 	CHECK(on, "and with keepalive");
+	close(server);
+	close(client);
+	close(router);
+	rig_stop();
+}
+
+/** The flags of a descriptor are those of all its copies, and a router may have kept one. */
+static void test_blocking(void)
+{
+	int server, client;
+	start(80);
+	rig.agent.answer = FAKE_NEVER;
+	int router = router_connect();
+	client = tcp_pair(&server);
+	hand_over(router, server, "x", 1, ON_ALL);
+	CHECK(rig_until(rig.agent.last), "the guest is asked");
+	fd_set_nonblocking(server, false);
+	alarm(20); /* kills a test that is stuck in a read */
+	fake_agent_release(&rig.agent);
+	CHECK(rig_reads(client, "x") && rig_echoes(client, "more"),
+		"a router that makes its copy blocking stops nobody");
+	alarm(0);
 	close(server);
 	close(client);
 	close(router);
@@ -428,6 +455,7 @@ int main(void)
 	unsigned before = rig_fds();
 	test_carriers();
 	test_options();
+	test_blocking();
 	test_large_prefix();
 	test_many_on_one();
 	test_waiting();

@@ -103,6 +103,15 @@ static int check_client(int fd)
 	return was_connected(fd) ? 0 : -EPROTO;
 }
 
+/** The router's settings of it that would be ours to suffer: a close that waits, or that drops what was sent. */
+static int take_over(int fd)
+{
+	struct linger linger = {0};
+
+	setsockopt(fd, SOL_SOCKET, SO_LINGER, &linger, sizeof(linger));
+	return fd_set_nonblocking(fd, true);
+}
+
 /** The message is whole. */
 static int hand_over(struct router *r, uint64_t begun_ns)
 {
@@ -114,7 +123,7 @@ static int hand_over(struct router *r, uint64_t begun_ns)
 	if (rc < 0)
 		return broken(r, "it handed over something that is no TCP connection");
 	door->meter->connections++;
-	if (rc == 0 || fd_set_nonblocking(r->client, true) < 0) {
+	if (rc == 0 || take_over(r->client) < 0) {
 		door->meter->refused++;
 		close(steal_fd(&r->client));
 		buffer_free(&r->prefix);

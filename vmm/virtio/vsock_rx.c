@@ -3,7 +3,7 @@
 #include "vmm/virtio/vsock_internal.h"
 
 #include <endian.h>
-#include <sys/uio.h>
+#include <sys/socket.h>
 
 #define HEADER sizeof(struct virtio_vsock_hdr)
 
@@ -179,9 +179,10 @@ static void read_stream(struct vsock_conn *conn, uint32_t room)
 {
 	struct vsock *vsock = conn->vsock;
 	uint64_t begun = conn->meter ? clock_monotonic_ns() : 0;
+	struct msghdr msg = {.msg_iov = vsock->rx.data, .msg_iovlen = vsock->rx.n_data};
 	ssize_t n;
-	do
-		n = readv(conn->watch.fd, vsock->rx.data, (int)vsock->rx.n_data);
+	do /* a router may have kept a descriptor of the stream, and made it a blocking one */
+		n = recvmsg(conn->watch.fd, &msg, MSG_DONTWAIT);
 	while (n < 0 && errno == EINTR);
 	int error = n < 0 ? errno : 0;
 	deliver(conn, n > 0 ? (uint32_t)n : 0);
