@@ -63,6 +63,14 @@ static void nest_free(struct nest *n)
 	free(n->path);
 }
 
+/** The owner of @directory can put another one in its place between making and opening, and then what is bound in it is
+ *  theirs to replace by a link: nothing is done in a directory that somebody else can write to. */
+static bool is_ours(int fd)
+{
+	struct stat st;
+	return fstat(fd, &st) == 0 && st.st_uid == geteuid() && (st.st_mode & 077) == 0;
+}
+
 /** Make the directory @n->path; its name is random where it ends with XXXXXX. */
 static int nest_make(struct nest *n, const char *directory, const char *id)
 {
@@ -72,9 +80,11 @@ static int nest_make(struct nest *n, const char *directory, const char *id)
 	if (id ? mkdir(n->path, 0700) < 0 : !mkdtemp(n->path))
 		return -errno;
 	n->fd = open(n->path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-	if (n->fd >= 0)
+	if (n->fd >= 0 && is_ours(n->fd))
 		return 0;
-	int rc = -errno;
+	int rc = n->fd >= 0 ? -EPERM : -errno;
+	cleanup_fd(&n->fd);
+	n->fd = -1;
 	rmdir(n->path);
 	return rc;
 }
