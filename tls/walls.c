@@ -7,6 +7,8 @@
  *
  *     no_new_privs, no capabilities      also when husk is run by root
  *     not dumpable, no core              the key reaches no file, and no other process of this user may read its memory
+ *     the VM's directory as root         of all unix sockets of this machine only the VM's own can be entered; where the
+ *                                        system lets us: as root or with user namespaces
  *     Landlock, an empty ruleset         no file or directory can be opened, made, removed or executed; no TCP connection
  *                                        made; no process signalled, no abstract socket of another reached
  *     a filter of system calls           only those of the table below; whatever else fails with EPERM
@@ -23,6 +25,7 @@
 #include <linux/filter.h>
 #include <linux/landlock.h>
 #include <linux/seccomp.h>
+#include <sched.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
@@ -56,6 +59,15 @@ static int drop_rights(struct husk_error *err)
 	if (syscall(SYS_capset, &header, none) < 0)
 		return error_errno(err, "drop all capabilities");
 	return 0;
+}
+
+/** Make the working directory the root. Paths of sockets are not among what Landlock denies, and those of a session bus or a
+ *  container engine are as good as a shell. */
+static void leave_root(void)
+{
+	if (chroot(".") < 0 && unshare(CLONE_NEWUSER) == 0 && chroot(".") < 0) {
+		/* not with this kernel's settings */
+	}
 }
 
 int walls_deny_files(struct husk_error *err)
@@ -185,6 +197,7 @@ static int deny_calls(struct husk_error *err)
 
 int walls_build(struct husk_error *err)
 {
+	leave_root();
 	int rc = drop_rights(err);
 	if (rc == 0)
 		rc = walls_deny_files(err);

@@ -7,8 +7,8 @@
 
 /**
  * Confine this process for the rest of its life. Afterwards it can use the descriptors it has, accept on its listening
- * socket and connect to unix sockets; it can open no file and start no program. Landlock and the filter of system calls
- * are used where the kernel has them; the rest must succeed.
+ * socket and connect to unix sockets in the working directory; it can open no file and start no program. The change of root,
+ * Landlock and the filter of system calls are used where the system has them; the rest must succeed.
  */
 int walls_build(struct husk_error *err);
 

@@ -8,6 +8,7 @@
 #include <fcntl.h>
 #include <linux/landlock.h>
 #include <netinet/in.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -22,6 +23,8 @@
 typedef int attempt_fn(void);
 typedef int wall_fn(struct husk_error *err);
 
+static char directory[] = "/tmp/husk-walls-test.XXXXXX";
+
 static int enter(int domain)
 {
 	struct sockaddr_un inner = {.sun_family = AF_UNIX, .sun_path = "inner"};
@@ -33,6 +36,29 @@ static int enter(int domain)
 static int enter_door(void)
 {
 	return enter(AF_UNIX);
+}
+
+/** The same socket by a path that leads outside. */
+static int enter_outside(void)
+{
+	struct sockaddr_un outside = {.sun_family = AF_UNIX};
+	int fd = socket(AF_UNIX, SOCK_STREAM, 0);
+
+	snprintf(outside.sun_path, sizeof(outside.sun_path), "%s/inner", directory);
+	return fd < 0 ? -1 : connect(fd, (struct sockaddr *)&outside, sizeof(outside));
+}
+
+/** Can this be done here at all? */
+static int change_root(void)
+{
+	if (chroot(".") < 0 && unshare(CLONE_NEWUSER) < 0)
+		return -1;
+	return chroot(".");
+}
+
+static int no_wall(struct husk_error *err)
+{
+	return 0;
 }
 
 static int open_tcp(void)
@@ -143,7 +169,6 @@ static bool has_landlock(void)
 
 int main(void)
 {
-	char directory[] = "/tmp/husk-walls-test.XXXXXX";
 	struct sockaddr_un inner = {.sun_family = AF_UNIX, .sun_path = "inner"};
 
 	if (!mkdtemp(directory) || chdir(directory) < 0)
@@ -156,6 +181,8 @@ int main(void)
 				attempts[i].by_files);
 		check_attempt(walls_build, "all walls", attempts[i].what, attempts[i].attempt, attempts[i].by_all);
 	}
+	if (behind(no_wall, change_root) == 0)
+		check_attempt(walls_build, "all walls", "enter a socket that is not the VM's", enter_outside, ENOENT);
 	unlink("inner");
 	rmdir(directory);
 	return tap_done();
