@@ -422,11 +422,18 @@ static void test_turns(void)
 	close(fds[599]);
 	CHECK(rig_until(METER.waiting == 599 - DOORS_ASKING_MAX) && METER.refused == 1,
 		"one that goes away leaves the queue");
+	rig_door(4, VM_DOOR_UNIX, 80);
+	int other = rig_connect(4);
+	CHECK(rig_until(rig.agent.n_forwards == DOORS_ASKING_MAX + 1) && rig.stats.door[3].waiting == 0,
+		"they hold up no client of another door");
+	close(other);
+	CHECK(rig_until(rig.stats.door[3].refused == 1), "which goes away");
+	rig.agent.n_forwards = DOORS_ASKING_MAX;
 	fake_agent_release(&rig.agent);
 	CHECK(rig_until(rig.agent.n_forwards == 2 * DOORS_ASKING_MAX), "answers let as many others ask");
 	rig.agent.answer = FAKE_OK;
 	fake_agent_release(&rig.agent);
-	CHECK(rig_until(METER.active == 599) && METER.waiting == 0 && rig.doors->n_asking == 0,
+	CHECK(rig_until(METER.active == 599) && METER.waiting == 0 && rig.doors->door[2]->n_asking == 0,
 		"in the end all have asked");
 	for (unsigned i = 0; i < 599; i++)
 		echoed += rig_echoes(fds[i], "x");

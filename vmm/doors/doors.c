@@ -160,6 +160,7 @@ int doors_add(struct doors *doors, const struct vm_door *is, int fd, struct husk
 	*door = (struct door){
 		.doors = doors, .is = *is, .ops = ops_of_kind[is->kind], .meter = &doors->stats->door[is->id - 1]};
 	list_init(&door->visitors);
+	list_init(&door->queued);
 	int rc = listener_open(&door->listener, doors->setup.loop, steal_fd(&owned), on_accepted, door, err);
 	if (rc < 0)
 		return error_prefix(err, "open the %s door %s", vm_door_kind_name(is->kind), is->endpoint);
@@ -254,7 +255,6 @@ int doors_create(const struct doors_setup *setup, struct doors **out, struct hus
 	doors->log_tokens = DOORS_LOG_BURST;
 	doors->log_ns = clock_monotonic_ns();
 	list_init(&doors->waiting);
-	list_init(&doors->queued);
 	list_init(&doors->asking);
 	list_init(&doors->returned);
 	guest_listeners_init(&doors->listeners);

@@ -7,8 +7,9 @@
  * router (handoff.c). These are the door's visitors; the connections that come of it are passages (passage.c).
  *
  * A passage lives until the guest's program has it or it is given up. WAITING: unread, watched for its client going away, in
- * the list `waiting`, which is ordered by the time that its clock began. QUEUED: it may ask, but DOORS_ASKING_MAX others do,
- * and in a guest that is asked by more than it can answer all of them would run out of time. ASKING: the muxer has it and
+ * the list `waiting`, which is ordered by the time that its clock began. QUEUED: it may ask, but DOORS_ASKING_MAX others
+ * of its door do, and in a guest that is asked by more than it can answer all of them would run out of time; a queue is the
+ * door's own, or a service that lets its clients wait would make those of the others wait too. ASKING: the muxer has it and
  * asks the guest's agent; in the list `asking`, ordered likewise. RETURNED: the agent said no, from within the muxer; an
  * eventfd brings it back to us from the loop, or the next one in the queue. One timer serves these lists: within each the
  * time to go is the same for all.
@@ -24,7 +25,8 @@
 #include "vmm/doors/listener.h"
 
 #define DOORS_WAITING_MAX 4096 /* per VM; beyond that a connection is refused */
-#define DOORS_ASKING_MAX 256 /* per VM; beyond that a connection queues */
+#define DOORS_ASKING_MAX 256 /* per door; beyond that a connection queues */
+#define DOORS_QUEUED_MAX 16384 /* per door; beyond that a connection is refused */
 #define DOORS_QUEUED_MS 60000 /* in the queue */
 #define DOORS_PREFIX_MAX (64u << 20) /* bytes of prefixes that wait; beyond that routers are not read */
 #define DOORS_ANSWER_MS 15000 /* for the agent's answer; more than VSOCK_CONNECT_TIMEOUT_MS, which is part of it */
@@ -39,6 +41,8 @@ struct door {
 	struct listener listener;
 	struct list visitors; /* ops->dismiss() ends one */
 	unsigned n_visitors;
+	struct list queued; /* passages */
+	unsigned n_queued, n_asking;
 };
 
 struct door_ops {
@@ -76,8 +80,8 @@ struct doors {
 	struct vm_stats *stats;
 	struct door *door[VM_DOORS_MAX];
 	struct guest_listeners listeners;
-	struct list waiting, queued, asking, returned;
-	unsigned n_waiting, n_asking;
+	struct list waiting, asking, returned;
+	unsigned n_waiting;
 	size_t prefix_bytes; /* of all passages */
 	struct loop_watch timer, again; /* again: an eventfd, for what has returned */
 	uint64_t timer_ns; /* when it comes; 0: it does not */
@@ -110,7 +114,7 @@ void passages_review(struct doors *doors);
 void passages_resume(struct doors *doors);
 /** Give up those whose time is over, and have the timer come for the next. */
 void passages_expire(struct doors *doors);
-/** End all of @door, or all when NULL. */
+/** End all of @door. */
 void passages_end(struct doors *doors, const struct door *door);
 
 /* ---- guest_listeners.c ---- */

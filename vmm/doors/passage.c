@@ -26,7 +26,7 @@
 enum passage_state { PASSAGE_WAITING = 1, PASSAGE_QUEUED, PASSAGE_ASKING, PASSAGE_RETURNED };
 
 struct passage {
-	struct list list; /* by state: in doors->waiting, queued, asking, returned */
+	struct list list; /* by state: in doors->waiting, door->queued, doors->asking, returned */
 	struct door *door;
 	struct loop_watch watch; /* while it waits or queues: its client goes away */
 	int fd; /* owned; while ASKING the muxer's */
@@ -78,8 +78,9 @@ static void passage_leave(struct passage *p)
 
 	doors->n_waiting -= p->state == PASSAGE_WAITING;
 	p->door->meter->waiting -= p->state == PASSAGE_WAITING || p->state == PASSAGE_QUEUED;
-	doors->n_asking -= p->state == PASSAGE_ASKING;
-	if (p->state == PASSAGE_ASKING && !list_empty(&doors->queued))
+	p->door->n_queued -= p->state == PASSAGE_QUEUED;
+	p->door->n_asking -= p->state == PASSAGE_ASKING;
+	if (p->state == PASSAGE_ASKING && p->door->n_queued)
 		eventfd_write(doors->again.fd, 1);
 	p->state = 0;
 	list_remove(&p->list);
@@ -246,7 +247,7 @@ static void dial(struct passage *p, struct vsock_dial *how)
 	}
 	p->state = PASSAGE_ASKING;
 	list_append(&doors->asking, &p->list);
-	doors->n_asking++;
+	p->door->n_asking++;
 	doors_timer_need(doors, p->asked_ns + doors->answer_ns);
 	if (vsock_dial(doors->setup.vsock, p->fd, how, &p->token, &err) < 0) {
 		p->token = NULL;
@@ -270,13 +271,18 @@ static void queue(struct passage *p)
 {
 	struct doors *doors = doors_of(p);
 
+	if (p->door->n_queued >= DOORS_QUEUED_MAX) {
+		give_up(p, "%d others queue already", DOORS_QUEUED_MAX);
+		return;
+	}
 	if (loop_add(doors->setup.loop, &p->watch, p->fd, 0, on_gone, NULL) < 0) {
 		give_up(p, "it cannot be watched");
 		return;
 	}
 	p->state = PASSAGE_QUEUED;
 	p->queued_ns = clock_monotonic_ns();
-	list_append(&doors->queued, &p->list);
+	list_append(&p->door->queued, &p->list);
+	p->door->n_queued++;
 	p->door->meter->waiting++;
 	doors_timer_need(doors, p->queued_ns + DOORS_QUEUED_MS * 1000000ull);
 }
@@ -287,7 +293,7 @@ static void ask(struct passage *p, uint16_t port)
 	struct vsock_dial how = {.port = AGENT_PORT, .close_is_reset = true, .first = &first, .answer = on_answer};
 
 	passage_leave(p);
-	if (doors_of(p)->n_asking >= DOORS_ASKING_MAX) {
+	if (p->door->n_asking >= DOORS_ASKING_MAX) {
 		queue(p);
 		return;
 	}
@@ -378,8 +384,11 @@ void passages_resume(struct doors *doors)
 {
 	while (!list_empty(&doors->returned))
 		resume(CONTAINER_OF(doors->returned.next, struct passage, list));
-	while (!list_empty(&doors->queued) && doors->n_asking < DOORS_ASKING_MAX)
-		proceed(CONTAINER_OF(doors->queued.next, struct passage, list));
+	for (unsigned i = 0; i < VM_DOORS_MAX; i++) {
+		struct door *door = doors->door[i];
+		while (door && door->n_queued && door->n_asking < DOORS_ASKING_MAX)
+			proceed(CONTAINER_OF(door->queued.next, struct passage, list));
+	}
 }
 
 void passages_review(struct doors *doors)
@@ -392,6 +401,20 @@ void passages_review(struct doors *doors)
 		list_remove(&p->list);
 		list_append(&doors->waiting, &p->list); /* as old as it was */
 		proceed(p);
+	}
+}
+
+/** Give up those in the door's queue whose time is over. */
+static void expire_queue(struct door *door, uint64_t now)
+{
+	while (!list_empty(&door->queued)) {
+		struct passage *p = CONTAINER_OF(door->queued.next, struct passage, list);
+		uint64_t end = p->queued_ns + DOORS_QUEUED_MS * 1000000ull;
+		if (end > now) {
+			doors_timer_need(door->doors, end);
+			return;
+		}
+		give_up(p, "the guest was asked for too many others for %u s", DOORS_QUEUED_MS / 1000);
 	}
 }
 
@@ -409,15 +432,9 @@ void passages_expire(struct doors *doors)
 		}
 		give_up_waiting(p);
 	}
-	while (!list_empty(&doors->queued)) {
-		struct passage *p = CONTAINER_OF(doors->queued.next, struct passage, list);
-		uint64_t end = p->queued_ns + DOORS_QUEUED_MS * 1000000ull;
-		if (end > now) {
-			doors_timer_need(doors, end);
-			break;
-		}
-		give_up(p, "the guest was asked for too many others for %u s", DOORS_QUEUED_MS / 1000);
-	}
+	for (unsigned i = 0; i < VM_DOORS_MAX; i++)
+		if (doors->door[i])
+			expire_queue(doors->door[i], now);
 	while (!list_empty(&doors->asking)) {
 		struct passage *p = CONTAINER_OF(doors->asking.next, struct passage, list);
 		if (p->asked_ns + doors->answer_ns > now) {
@@ -435,15 +452,16 @@ static void end_in_list(struct list *head, const struct door *door)
 	for (struct list *at = head->next; at != head; at = next) {
 		next = at->next;
 		struct passage *p = CONTAINER_OF(at, struct passage, list);
-		if (!door || p->door == door)
+		if (p->door == door)
 			passage_end(p);
 	}
 }
 
 void passages_end(struct doors *doors, const struct door *door)
 {
+	while (door->n_queued)
+		passage_end(CONTAINER_OF(door->queued.next, struct passage, list));
 	end_in_list(&doors->waiting, door);
-	end_in_list(&doors->queued, door);
 	end_in_list(&doors->asking, door);
 	end_in_list(&doors->returned, door);
 }
