@@ -6,7 +6,7 @@ same machine: a ratio is the median of the rounds' own ratios.
 
 throughput  the guest's TCP loopback (sender and receiver inside), against the same bytes to and from the host through a TCP
             and a unix door
-latency     connect, one byte there and back, close: through a TCP and a unix door, against an AF_VSOCK echo in the guest,
+latency     connect, one byte there and back, close, 5 ms of rest: through a TCP and a unix door, against an AF_VSOCK echo in the guest,
             reached from the host through vsock.sock and inside over vsock loopback
 idle        10,000 connections that do nothing: memory of the worker and of the guest
 """
@@ -90,9 +90,9 @@ def throughput(guest, cpus, row, say):
 
 def latency(guest, cpus, row, say):
     times = {"vsock echo, from the host": [], "vsock echo, inside": [], "TCP echo, inside": [], "TCP door": [], "unix door": []}
-    takes = (lambda: guest.outside("ping", guest.hybrid, PINGS), lambda: guest.inside("ping", "vsock:1:7001", PINGS),
-             lambda: guest.inside("ping", 7001, PINGS), lambda: guest.outside("ping", port(guest.echo), PINGS),
-             lambda: guest.outside("ping", guest.unix_echo, PINGS))
+    takes = (lambda: guest.outside("ping", guest.hybrid, PINGS, 5), lambda: guest.inside("ping", "vsock:1:7001", PINGS, 5),
+             lambda: guest.inside("ping", 7001, PINGS, 5), lambda: guest.outside("ping", port(guest.echo), PINGS, 5),
+             lambda: guest.outside("ping", guest.unix_echo, PINGS, 5))
     for i in range(max(ROUNDS, 6) + 1):
         say(f"doors, {cpus} CPUs, latency, round {i}")
         for name, take in zip(times, takes):

@@ -7,7 +7,8 @@
  *                         Prints "serving" and runs for ever.
  *   peer get WHERE BYTES  connect, ask for BYTES, read them; prints the seconds from the first byte to the last
  *   peer put WHERE BYTES  connect, send BYTES, wait until they were counted; prints the seconds this took
- *   peer ping WHERE N     N times connect, one byte there and back, close; prints N lines of microseconds
+ *   peer ping WHERE N MS  N times connect, one byte there and back, close, MS milliseconds of rest, in which the other end
+ *                         can end it as well; prints N lines of microseconds
  *   peer relisten PORT MS listen on PORT, print "up", close after MS milliseconds, print "down", again and again
  *
  * WHERE is PORT (of 127.0.0.1), a path of a unix socket, vsock:CID:PORT, hybrid:PATH:PORT (CONNECT PORT, OK), or
@@ -504,7 +505,13 @@ static int put(const char *where, uint64_t bytes)
 	return 0;
 }
 
-static int ping(const char *where, unsigned times)
+static void rest(unsigned ms)
+{
+	struct timespec t = {.tv_sec = ms / 1000, .tv_nsec = (long)(ms % 1000) * 1000000};
+	nanosleep(&t, NULL);
+}
+
+static int ping(const char *where, unsigned times, unsigned ms)
 {
 	for (unsigned i = 0; i < times; i++) {
 		char byte = 'x';
@@ -514,6 +521,7 @@ static int ping(const char *where, unsigned times)
 			fail("no echo");
 		printf("%.1f\n", (now() - begun) * 1e6);
 		close(fd);
+		rest(ms);
 	}
 	return 0;
 }
@@ -522,18 +530,17 @@ static _Noreturn void relisten(uint16_t port, unsigned ms)
 {
 	for (;;) {
 		struct sockaddr_in at = {.sin_family = AF_INET, .sin_port = htons(port)};
-		struct timespec t = {.tv_sec = ms / 1000, .tv_nsec = (long)(ms % 1000) * 1000000};
 		int one = 1, fd = socket(AF_INET, SOCK_STREAM, 0);
 		setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one));
 		if (bind(fd, (struct sockaddr *)&at, sizeof(at)) < 0 || listen(fd, 16) < 0)
 			fail("listen");
 		printf("up\n");
 		fflush(stdout);
-		nanosleep(&t, NULL);
+		rest(ms);
 		close(fd);
 		printf("down\n");
 		fflush(stdout);
-		nanosleep(&t, NULL);
+		rest(ms);
 	}
 }
 
@@ -550,10 +557,10 @@ int main(int argc, char **argv)
 		return get(argv[2], strtoull(argv[3], NULL, 10));
 	if (argc == 4 && !strcmp(argv[1], "put"))
 		return put(argv[2], strtoull(argv[3], NULL, 10));
-	if (argc == 4 && !strcmp(argv[1], "ping"))
-		return ping(argv[2], (unsigned)atoi(argv[3]));
+	if (argc == 5 && !strcmp(argv[1], "ping"))
+		return ping(argv[2], (unsigned)atoi(argv[3]), (unsigned)atoi(argv[4]));
 	if (argc == 4 && !strcmp(argv[1], "relisten"))
 		relisten((uint16_t)atoi(argv[2]), (unsigned)atoi(argv[3]));
-	fprintf(stderr, "usage: peer serve SPEC... | get|put WHERE BYTES | ping WHERE N | relisten PORT MS\n");
+	fprintf(stderr, "usage: peer serve SPEC... | get|put WHERE BYTES | ping WHERE N MS | relisten PORT MS\n");
 	return 2;
 }
