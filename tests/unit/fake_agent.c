@@ -124,6 +124,10 @@ static void answer_ok(struct fake_agent *a, struct fake_conn *c, enum fake_answe
 		c->tx_cnt++;
 		put(a, c, VIRTIO_VSOCK_OP_RW, 0, &byte, 1);
 	}
+	if (a->echo) { /* what came behind FORWARD */
+		buffer_append(&c->out, buffer_bytes(&c->in), c->in.size);
+		buffer_consume(&c->in, c->in.size);
+	}
 	flush(a, c);
 }
 

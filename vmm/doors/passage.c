@@ -6,6 +6,10 @@
  * listeners; nothing about it is kept. A client that goes away while it waits ends its passage, unless it has sent something
  * before it closed: that still has its way to go (the muxer sees it alike).
  *
+ * What the client has said by the time that the agent is asked goes along with the question, up to EARLY_MAX bytes: a guest
+ * that has them with the request answers a round trip earlier. They are looked at only, and taken from the client once the
+ * agent has said OK; when it says no they are still the client's.
+ *
  * The agent's answer is HELLO and OK, or HELLO and ERROR. It is collected until it is whole, in at most ANSWER_MAX bytes.
  * ERROR REFUSED means that the listener has gone since it was told: the passage waits for the next LISTENING, within its
  * time. Every other answer gives it up.
@@ -22,6 +26,7 @@
 
 #define ANSWER_MAX (3 * AGENT_HEADER_SIZE + 4 + 4 + 1000) /* HELLO; OK, or ERROR with its longest text */
 #define WHY_SIZE 160
+#define EARLY_MAX 4096
 
 enum passage_state { PASSAGE_WAITING = 1, PASSAGE_QUEUED, PASSAGE_ASKING, PASSAGE_RETURNED };
 
@@ -34,6 +39,7 @@ struct passage {
 	bool vsock, hybrid; /* to an AF_VSOCK port, without the agent's help */
 	bool waited;
 	uint32_t port; /* asked for */
+	uint32_t early; /* bytes of the client that went along with the question */
 	uint64_t begun_ns, queued_ns, asked_ns;
 	uint64_t generation; /* of the table that told of the port */
 	struct vsock_conn *token; /* while ASKING */
@@ -158,9 +164,26 @@ static void on_connected(void *data, int error)
 	}
 }
 
+/** The guest's program has the early bytes: take them from the client. */
+static void take_early(struct passage *p)
+{
+	uint8_t bytes[EARLY_MAX];
+
+	p->door->meter->bytes_in += p->early;
+	while (p->early) {
+		ssize_t n = recv(p->fd, bytes, p->early, MSG_DONTWAIT);
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n <= 0) /* it has reset meanwhile, which the muxer will see */
+			break;
+		p->early -= (uint32_t)n;
+	}
+}
+
 /** The guest's program has it. */
 static enum vsock_verdict passage_open(struct passage *p, struct buffer *first)
 {
+	take_early(p);
 	if (first->size == 0 && p->prefix.size) { /* it may be large: change owners instead of copying */
 		struct buffer empty = *first;
 		*first = p->prefix;
@@ -287,6 +310,23 @@ static void queue(struct passage *p)
 	doors_timer_need(doors, p->queued_ns + DOORS_QUEUED_MS * 1000000ull);
 }
 
+/** Have what the client has said go along; nothing when a prefix goes first. */
+static int put_early(struct passage *p, struct buffer *first)
+{
+	p->early = 0;
+	if (p->prefix.size)
+		return 0;
+	void *to = buffer_reserve(first, EARLY_MAX);
+	if (!to)
+		return -ENOMEM;
+	ssize_t n = recv(p->fd, to, EARLY_MAX, MSG_PEEK | MSG_DONTWAIT);
+	if (n > 0) {
+		buffer_commit(first, (size_t)n);
+		p->early = (uint32_t)n;
+	}
+	return 0;
+}
+
 static void ask(struct passage *p, uint16_t port)
 {
 	CLEANUP_BUFFER struct buffer first = {0};
@@ -300,7 +340,7 @@ static void ask(struct passage *p, uint16_t port)
 	buffer_free(&p->answer);
 	p->port = port;
 	p->generation = doors_of(p)->listeners.generation;
-	if (agent_hello_put(&first) < 0 || agent_forward_put(&first, port) < 0)
+	if (agent_hello_put(&first) < 0 || agent_forward_put(&first, port) < 0 || put_early(p, &first) < 0)
 		give_up(p, "out of memory");
 	else
 		dial(p, &how);
