@@ -189,8 +189,10 @@ size_t listeners_tell(struct listener_note *notes, size_t n, uint64_t network, s
 	return told;
 }
 
-bool listeners_renewed(const struct listener_note *notes, size_t n, uint64_t *youngest)
+bool listeners_renewed(const struct listener_note *notes, size_t n, uint64_t network, uint64_t *youngest)
 {
+	while (n > 0 && notes[n - 1].network != network)
+		n--;
 	if (n == 0 || notes[n - 1].since <= *youngest)
 		return false;
 	*youngest = notes[n - 1].since;
@@ -222,7 +224,7 @@ static void bell_rings(struct loop_watch *watch, uint32_t events)
 	__atomic_store_n(l->consumed, __atomic_load_n(l->produced, __ATOMIC_ACQUIRE), __ATOMIC_SEQ_CST);
 	size_t n_read = read_notes(l), n = listeners_tell(l->read, n_read, l->network, l->next);
 	/* One that closed and came again looks as before. But who was refused in between waits to be told of it. */
-	bool renewed = listeners_renewed(l->read, n_read, &l->youngest);
+	bool renewed = listeners_renewed(l->read, n_read, l->network, &l->youngest);
 	if (!renewed && n == l->n && memcmp(l->now, l->next, n * sizeof(*l->now)) == 0)
 		return;
 	memcpy(l->now, l->next, n * sizeof(*l->now));

@@ -48,13 +48,16 @@ static void test_renewed(void)
 	struct listener_note older[] = {note(5, 79, "::"), note(10, 80, "::")};
 	uint64_t youngest = 0;
 
-	CHECK(!listeners_renewed(NULL, 0, &youngest), "no notes, nothing new");
-	CHECK(listeners_renewed(&one, 1, &youngest) && !listeners_renewed(&one, 1, &youngest),
+	CHECK(!listeners_renewed(NULL, 0, 7, &youngest), "no notes, nothing new");
+	CHECK(listeners_renewed(&one, 1, 7, &youngest) && !listeners_renewed(&one, 1, 7, &youngest),
 		"a listener is new once");
 	CHECK(listeners_tell(&one, 1, 7, before) == 1 && listeners_tell(&again, 1, 7, after) == 1 &&
-			memcmp(before, after, sizeof(before)) == 0 && listeners_renewed(&again, 1, &youngest),
+			memcmp(before, after, sizeof(before)) == 0 && listeners_renewed(&again, 1, 7, &youngest),
 		"one that closed and came again is new, though it is told in the same words");
-	CHECK(!listeners_renewed(older, 2, &youngest), "that the youngest has gone is nothing new");
+	CHECK(!listeners_renewed(older, 2, 7, &youngest), "that the youngest has gone is nothing new");
+	older[1].since = 30;
+	older[1].network = 8;
+	CHECK(!listeners_renewed(older, 2, 7, &youngest), "nor is one of another network");
 }
 
 static bool goes_to(const union forward_target *target, uint16_t port, const char *address)
