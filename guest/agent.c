@@ -212,8 +212,16 @@ static void frame_request(struct connection *c, const struct agent_frame *frame)
 	}
 }
 
+/** May a client's frame of @type name a stream? */
+static bool names_stream(uint8_t type)
+{
+	return type == AGENT_STDIN || type == AGENT_EOF || type == AGENT_WINDOW_OPEN;
+}
+
 static void connection_frame(struct connection *c, const struct agent_frame *frame)
 {
+	if (frame->stream && !names_stream(frame->type))
+		return connection_error(c, AGENT_ERROR_PROTOCOL, "a stream where none is meant");
 	switch (c->state) {
 	case CONNECTION_HELLO:
 		return frame_hello(c, frame);
