@@ -36,8 +36,8 @@ struct listener_note {
 /** Sort @notes by age (equal ones stay in no particular order) and tell those in @network as the protocol has them; how
  *  many. @to has room for @n. Exported for its test. */
 size_t listeners_tell(struct listener_note *notes, size_t n, uint64_t network, struct agent_listener *to);
-/** True when the sorted @notes hold one in @network that is younger than *@youngest, which then is its age: a listener came since, though
- *  it may be told in the same words as one that has gone. Exported for its test. */
+/** True when the sorted @notes hold one in @network that is younger than *@youngest, which then is its age: a listener came
+ *  since, though it may be told in the same words as one that has gone. Exported for its test. */
 bool listeners_renewed(const struct listener_note *notes, size_t n, uint64_t network, uint64_t *youngest);
 
 #endif

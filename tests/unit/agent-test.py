@@ -360,7 +360,8 @@ def test_forward(a):
     while files(a.process) >= before:
         time.sleep(0.01)
     got, how = read_all(service)
-    check(len(got) == sent or how == "reset", "what arrives in part of a host that has gone does not look whole", (sent, len(got), how))
+    check(len(got) == sent or how == "reset", "what arrives in part of a host that has gone does not look whole",
+          (sent, len(got), how))
 
 
 def read_some(sock, n):
