@@ -270,7 +270,8 @@ int husk_vm_kill(struct husk_vm *vm, struct husk_error *err);
 
 /** Open one more door of a running VM. *@endpoint (may be NULL) gets its path or "ADDRESS:PORT" with the real port.
  *  Errors: -EINVAL, -EADDRINUSE (a live socket is there, or the port is taken), -EEXIST (a file that is no socket is there),
- *  -ENAMETOOLONG, -EACCES, -ENOSPC (64 doors are the most, two of them the VM's own), -ENOTSUP (a VM without our agent), -ESRCH (it has ended), -ETIMEDOUT. */
+ *  -ENAMETOOLONG, -EACCES, -ENOSPC (64 doors are the most, two of them the VM's own), -ENOTSUP (a VM without our agent),
+ *  -ESRCH (it has ended), -ETIMEDOUT. */
 int husk_vm_expose(struct husk_vm *vm, const struct husk_door *door, char **endpoint, struct husk_error *err);
 /** Close a door by the endpoint that husk_vm_expose() gave. Connections that reached the guest live on. -ENOENT; -EPERM for
  *  exec.sock and vsock.sock, which every VM has; -ESRCH, -ETIMEDOUT. */
