@@ -24,7 +24,7 @@
 #include "vmm/doors/doors.h"
 #include "vmm/doors/listener.h"
 
-#define DOORS_WAITING_MAX 4096 /* per VM; beyond that a connection is refused */
+#define DOORS_WAITING_MAX 4096 /* per door; beyond that a connection is refused */
 #define DOORS_ASKING_MAX 256 /* per door; beyond that a connection queues */
 #define DOORS_QUEUED_MAX 16384 /* per door; beyond that a connection is refused */
 #define DOORS_QUEUED_MS 60000 /* in the queue */
@@ -42,7 +42,7 @@ struct door {
 	struct list visitors; /* ops->dismiss() ends one */
 	unsigned n_visitors;
 	struct list queued; /* passages */
-	unsigned n_queued, n_asking;
+	unsigned n_waiting, n_queued, n_asking; /* passages */
 };
 
 struct door_ops {

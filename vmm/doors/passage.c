@@ -83,6 +83,7 @@ static void passage_leave(struct passage *p)
 	struct doors *doors = doors_of(p);
 
 	doors->n_waiting -= p->state == PASSAGE_WAITING;
+	p->door->n_waiting -= p->state == PASSAGE_WAITING;
 	p->door->meter->waiting -= p->state == PASSAGE_WAITING || p->state == PASSAGE_QUEUED;
 	p->door->n_queued -= p->state == PASSAGE_QUEUED;
 	p->door->n_asking -= p->state == PASSAGE_ASKING;
@@ -367,7 +368,7 @@ static void wait_for_port(struct passage *p)
 		return;
 	passage_leave(p);
 	p->waited = true;
-	if (doors->n_waiting >= DOORS_WAITING_MAX) {
+	if (p->door->n_waiting >= DOORS_WAITING_MAX) {
 		give_up(p, "%d others wait already", DOORS_WAITING_MAX);
 		return;
 	}
@@ -378,6 +379,7 @@ static void wait_for_port(struct passage *p)
 	insert_by_age(&doors->waiting, p);
 	p->state = PASSAGE_WAITING;
 	doors->n_waiting++;
+	p->door->n_waiting++;
 	p->door->meter->waiting++;
 	if (end)
 		doors_timer_need(doors, end);
