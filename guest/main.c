@@ -39,6 +39,7 @@
 
 #define FILES_MAX (1u << 20) /* fs.nr_open's default; a forward has two descriptors */
 #define VSOCK_BUFFER (1u << 20) /* what the host may have in flight towards one connection of the agent */
+#define NICE (-10)
 #define CLOCK_SLACK_NS 1000000000ll
 
 static uint64_t boot_clock_ns(void)
@@ -167,6 +168,17 @@ static void allow_files(void)
 		console_debug("raise the limit of open files: %s", strerror(errno));
 }
 
+/** The agent stands between programs and the host, on one CPU with them. As a batch process it does not interrupt a program
+ *  that sends, but takes in one go what that has sent until it waits; and with its priority it finishes its turn before the
+ *  program that it woke goes on. Programs get the ordinary schedule back with their fork. */
+static void choose_schedule(void)
+{
+	const struct sched_param none = {0};
+	if (sched_setscheduler(0, SCHED_BATCH | SCHED_RESET_ON_FORK, &none) < 0 ||
+		setpriority(PRIO_PROCESS, 0, NICE) < 0)
+		console_debug("choose a schedule: %s", strerror(errno));
+}
+
 static int serve(
 	const struct envelope *envelope, int cgroup, uint64_t init_ns, const char **why, struct husk_error *err)
 {
@@ -181,6 +193,7 @@ static int serve(
 		.nofile = envelope->nofile,
 	};
 	allow_files();
+	choose_schedule();
 	int listener = listen_vsock(err);
 	if (listener < 0)
 		return listener;
