@@ -10,6 +10,7 @@
 
 #include "base/cleanup.h"
 
+#include <fcntl.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -38,4 +39,15 @@ int door_path_probe(const char *path)
 		return 0;
 	/* A full backlog, and a socket of another type: somebody listens. unix(7) */
 	return fd >= 0 && (errno == EAGAIN || errno == EPROTOTYPE) ? 0 : -errno;
+}
+
+void door_inner_remove(int runtime_fd, const struct vm_door *door)
+{
+	char path[sizeof(door->inner) + sizeof(VM_DOOR_INNER_SOCKET)];
+
+	if (!door->inner[0] || runtime_fd < 0)
+		return;
+	snprintf(path, sizeof(path), "%s/" VM_DOOR_INNER_SOCKET, door->inner);
+	(void)unlinkat(runtime_fd, path, 0);
+	(void)unlinkat(runtime_fd, door->inner, AT_REMOVEDIR);
 }

@@ -23,6 +23,8 @@
 #define VM_DOOR_EXEC_ID 1u /* exec.sock and vsock.sock, which every VM has */
 #define VM_DOOR_VSOCK_ID 2u
 
+#define VM_DOOR_INNER_SOCKET "door.sock"
+
 /** How a host socket leads into the VM. */
 enum vm_door_kind {
 	VM_DOOR_UNIX = 1, /* unix stream socket, bridged to a TCP port of the guest */
@@ -30,7 +32,7 @@ enum vm_door_kind {
 	VM_DOOR_EXEC = 3, /* unix stream socket to the agent */
 	VM_DOOR_VSOCK = 4, /* unix stream socket in the hybrid form, to any AF_VSOCK port */
 	VM_DOOR_HANDOFF = 5, /* unix stream socket on which a router hands over TCP connections */
-	VM_DOOR_TLS = 6, /* TCP socket of husk-tls, which enters by the unix socket `inner` of the runtime directory */
+	VM_DOOR_TLS = 6, /* TCP socket of husk-tls, which enters by the unix socket in the directory `inner` */
 };
 
 /** An open door. Strings are NUL-terminated and printable. */
@@ -42,7 +44,7 @@ struct vm_door {
 	uint64_t device,
 		inode; /* of a unix socket's path: only that very socket is removed at the end; 0: not a path */
 	char endpoint[VM_ENDPOINT_MAX]; /* absolute path; "127.0.0.1:8080", "[::1]:8080" with the real port */
-	char inner[32]; /* TLS: name of the unix socket in the runtime directory */
+	char inner[32]; /* TLS: name of a directory in the runtime directory that holds VM_DOOR_INNER_SOCKET alone */
 	char alpn[32]; /* TLS: protocols, comma-separated */
 };
 

@@ -122,7 +122,7 @@ static int check_tls(const struct husk *husk, const struct open_door *d, struct 
 	int rc = engine_helper(husk, "husk-tls", &path, err);
 	if (rc < 0)
 		return rc;
-	const char *const argv[] = {"husk-tls", "check", d->door.inner, d->door.alpn, NULL};
+	const char *const argv[] = {"husk-tls", "check", VM_DOOR_INNER_SOCKET, d->door.alpn, NULL};
 	const int fds[] = {-1, d->fd[2], d->fd[3]};
 	const struct helper how = {
 		.path = path,
@@ -141,18 +141,21 @@ static int check_tls(const struct husk *husk, const struct open_door *d, struct 
 	return rc < 0 ? error_set(err, rc, "%s", told.message) : 0;
 }
 
-/** The unix socket by which husk-tls enters the VM. */
+/** The unix socket by which husk-tls enters the VM, in a directory where nothing else is for it to find. */
 static int open_inner(struct open_door *d, struct husk_error *err)
 {
 	uint32_t number;
 	if (getrandom(&number, sizeof(number), 0) != sizeof(number))
 		return error_errno(err, "name a socket");
-	snprintf(d->door.inner, sizeof(d->door.inner), "tls-%08x.sock", number);
-	int fd = door_listen_in(d->runtime_fd, d->door.inner);
-	if (fd < 0) {
-		d->door.inner[0] = 0;
+	char name[sizeof(d->door.inner)];
+	snprintf(name, sizeof(name), "tls-%08x", number);
+	if (mkdirat(d->runtime_fd, name, 0700) < 0)
+		return error_errno(err, "make the directory of its inner socket");
+	memcpy(d->door.inner, name, sizeof(name));
+	CLEANUP_FD int directory = openat(d->runtime_fd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	int fd = directory < 0 ? -errno : door_listen_in(directory, VM_DOOR_INNER_SOCKET);
+	if (fd < 0)
 		return error_set(err, fd, "open its inner socket: %s", strerror(-fd));
-	}
 	d->fd[0] = fd;
 	return 0;
 }
@@ -202,10 +205,8 @@ void door_close(struct open_door *d)
 void door_take_down(struct open_door *d)
 {
 	/* While the socket is open its inode number is its own. */
-	if (d->fd[0] >= 0) {
+	if (d->fd[0] >= 0)
 		door_path_remove(&d->door);
-		if (d->door.inner[0])
-			unlinkat(d->runtime_fd, d->door.inner, 0);
-	}
+	door_inner_remove(d->runtime_fd, &d->door);
 	door_close(d);
 }

@@ -7,7 +7,7 @@
  *
  *     no_new_privs, no capabilities      also when husk is run by root
  *     not dumpable, no core              the key reaches no file, and no other process of this user may read its memory
- *     the VM's directory as root         of all unix sockets of this machine only the VM's own can be entered; where the
+ *     the socket's directory as root     of all unix sockets of this machine only the door's own can be entered; where the
  *                                        system lets us: as root or with user namespaces
  *     Landlock, an empty ruleset         no file or directory can be opened, made, removed or executed; no TCP connection
  *                                        made; no process signalled, no abstract socket of another reached

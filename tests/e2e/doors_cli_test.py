@@ -5,6 +5,7 @@
 import contextlib
 import json
 import os
+import pathlib
 import signal
 import socket
 import stat
@@ -305,9 +306,12 @@ def test_tls(home):
     second = home.husk("expose", "tls", "--tls", pair, "--tls-port", "0").text.strip()
     helpers = [pid for pid, line in lib.descendants().items() if "husk-tls serve" in line]
     equal(len(helpers), 2, "each tls door has its husk-tls")
+    if os.geteuid() == 0:  # whose /proc/PID/root may be looked into
+        equal(os.listdir(f"/proc/{helpers[0]}/root"), ["door.sock"], "which sees its door's inner socket and no file else")
     equal(home.husk("unexpose", "tls", second).status, 0, "unexpose closes one")
     left = [pid for pid, line in lib.descendants().items() if "husk-tls serve" in line]
     equal(len(left), 1, "with its husk-tls")
+    equal(len(list(pathlib.Path(home.socket("exec.sock")).parent.glob("tls-*"))), 1, "and its directory")
     os.kill(left[0], signal.SIGKILL)
     lib.wait_gone(left)
     for _ in range(1000):  # until the supervisor has seen it as well

@@ -72,8 +72,7 @@ static void close_fds(struct supervised_door *d)
 static void remove_paths(struct supervised_door *d)
 {
 	door_path_remove(&d->door);
-	if (d->door.inner[0] && d->supervisor->config.runtime_fd >= 0)
-		unlinkat(d->supervisor->config.runtime_fd, d->door.inner, 0);
+	door_inner_remove(d->supervisor->config.runtime_fd, &d->door);
 }
 
 /** Tell who waits, if somebody does. */

@@ -2,14 +2,15 @@
 /*
  * tls.c - the husk-tls of a TLS door
  *
- * Theory of operation: husk-tls gets the TCP socket, certificate, key and the runtime directory (where it connects to the
- * door's inner socket), and nothing else. It dies with the supervisor. Its own death closes its door and ends nothing else.
+ * Theory of operation: husk-tls gets the TCP socket, certificate, key and a directory that holds nothing but the door's inner
+ * socket, so that the VM's other sockets are out of its reach. It dies with the supervisor. Its own death closes its door and ends nothing else.
  */
 #include "vmm/supervisor/supervisor.h"
 
 #include "base/cleanup.h"
 #include "base/spawn.h"
 
+#include <fcntl.h>
 #include <signal.h>
 #include <sys/wait.h>
 
@@ -40,8 +41,11 @@ int tls_start(struct supervised_door *d, struct husk_error *err)
 {
 	struct supervisor *s = d->supervisor;
 	char name[] = "husk-tls", verb[] = "serve";
-	char *argv[] = {name, verb, d->door.inner, d->door.alpn, NULL};
-	const int fds[] = {d->fd[1], d->fd[2], d->fd[3], s->config.runtime_fd};
+	char inner[] = VM_DOOR_INNER_SOCKET;
+	char *argv[] = {name, verb, inner, d->door.alpn, NULL};
+	CLEANUP_FD int directory =
+		openat(s->config.runtime_fd, d->door.inner, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	const int fds[] = {d->fd[1], d->fd[2], d->fd[3], directory};
 	struct spawn how = {
 		.path = s->config.tls_path,
 		.argv = argv,
@@ -53,6 +57,8 @@ int tls_start(struct supervised_door *d, struct husk_error *err)
 
 	if (!s->config.tls_path)
 		return error_set(err, -ENOENT, "husk-tls is not installed");
+	if (directory < 0)
+		return error_errno(err, "open the directory of its inner socket");
 	int rc = spawn(&how, &d->tls.pid, &d->tls.pidfd, err);
 	if (rc < 0)
 		return rc;
