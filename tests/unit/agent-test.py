@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The agent does what docs/agent-protocol.md says: agent-test.py AGENT_NATIVE (as root; busybox makes the root)."""
 import contextlib
+import ctypes
 import hashlib
 import os
 import resource
@@ -541,6 +542,10 @@ for line in sys.stdin:
                 s.listen()
     elif verb == "unshare":
         assert ctypes.CDLL(None).unshare(0x40000000) == 0  # CLONE_NEWNET
+    elif verb == "congestion":
+        with socket.create_connection((rest[0], int(rest[1]))) as s:
+            options = s.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 8)[5]  # tcpi_options
+        print("explicit" if options & 8 else "implicit", end=" ")  # TCPI_OPT_ECN
     print("done", flush=True)
 """
 
@@ -556,11 +561,38 @@ class Workload:
     def do(self, *words):
         self.process.stdin.write(" ".join(map(str, words)) + "\n")
         self.process.stdin.flush()
-        assert self.process.stdout.readline() == "done\n", words
+        *said, end = self.process.stdout.readline().split()
+        assert end == "done", words
+        return said
 
     def kill(self):
         self.process.kill()
         self.process.wait()
+
+
+def bpf(command, attributes):
+    number = {"x86_64": 321, "aarch64": 280}[os.uname().machine]
+    return ctypes.CDLL(None, use_errno=True).syscall(number, command, attributes, len(attributes))
+
+
+def reply_needs_ecn(cgroup):
+    """Attach a sock_ops program to @cgroup that has its connections ask for explicit congestion notification."""
+    program = b"".join(struct.pack("<BBhi", *instruction) for instruction in (
+        (0x61, 0x12, 0, 0),  # r2 = op
+        (0x55, 0x02, 2, 6),  # unless it is BPF_SOCK_OPS_NEEDS_ECN
+        (0xb7, 0x03, 0, 1),
+        (0x63, 0x31, 4, 0),  # reply = 1
+        (0xb7, 0x00, 0, 1),
+        (0x95, 0x00, 0, 0)))
+    held = ctypes.create_string_buffer(program), ctypes.create_string_buffer(b"GPL")
+    load = struct.pack("<IIQQ", 13, len(program) // 8, *map(ctypes.addressof, held))  # BPF_PROG_TYPE_SOCK_OPS
+    if (fd := bpf(5, load)) < 0:
+        return False
+    folder = os.open(cgroup, os.O_DIRECTORY)
+    attached = bpf(8, struct.pack("<IIII", folder, fd, 3, 2))  # BPF_CGROUP_SOCK_OPS, BPF_F_ALLOW_MULTI
+    os.close(folder)
+    os.close(fd)
+    return attached == 0
 
 
 def make_cgroup():
@@ -592,7 +624,10 @@ def test_listeners(tool):
     os.mkdir(nested)
     a = Agent(tool, cgroup=cgroup)
     workloads = [Workload(cgroup), Workload(nested)]
+    replies = reply_needs_ecn(nested)
     try:
+        if replies:
+            test_reply(*workloads)
         watch_workload(a, *workloads)
     finally:
         power_off(a)
@@ -600,6 +635,13 @@ def test_listeners(tool):
             workload.kill()
         for path in (nested, cgroup):
             settle(lambda: removed(path))
+
+
+def test_reply(w, inner):
+    inner.do("listen", "ecn", "127.0.0.1", 20000)
+    same(w.do("congestion", "-", "127.0.0.1", 20000), ["implicit"], "a connection of a workload that has said nothing to it")
+    same(inner.do("congestion", "-", "127.0.0.1", 20000), ["explicit"], "what a program of the workload's replies is not changed")
+    inner.do("close", "ecn")
 
 
 def removed(path):
