@@ -54,6 +54,7 @@ static int serve(SSL_CTX *context, const char *inner, struct husk_error *err)
 {
 	static struct server server; /* 16 KiB and more: not for the stack */
 	unsigned char seed[16];
+	char missing[WALLS_MISSING_MAX] = "";
 	int rc = enter_directory(err);
 
 	if (rc == 0)
@@ -65,7 +66,9 @@ static int serve(SSL_CTX *context, const char *inner, struct husk_error *err)
 	close(KEY);
 	close(DIRECTORY);
 	if (rc == 0)
-		rc = walls_build(err);
+		rc = walls_build(missing, err);
+	if (rc == 0 && *missing)
+		say("warning: it is confined without what this kernel does not have: ", missing);
 	return rc < 0 ? rc : server_run(&server, err);
 }
 

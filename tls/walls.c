@@ -28,6 +28,7 @@
 #include <sched.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
@@ -74,7 +75,7 @@ int walls_deny_files(struct husk_error *err)
 {
 	int abi = (int)syscall(SYS_landlock_create_ruleset, NULL, 0, LANDLOCK_CREATE_RULESET_VERSION);
 	if (abi < 1)
-		return 0;
+		return 1;
 	struct ruleset handled = {
 		.fs = ((LANDLOCK_ACCESS_FS_MAKE_SYM << 1) - 1) | (abi >= 2 ? LANDLOCK_ACCESS_FS_REFER : 0) |
 		      (abi >= 3 ? FS_TRUNCATE : 0) | (abi >= 5 ? FS_IOCTL_DEV : 0),
@@ -119,6 +120,9 @@ static const struct allowed allowed[] = {
 	{SYS_timerfd_settime},
 	{SYS_clock_gettime},
 	{SYS_gettimeofday},
+#ifdef SYS_time
+	{SYS_time},
+#endif
 	{SYS_restart_syscall},
 	/* memory, never executable */
 	{SYS_brk},
@@ -173,7 +177,7 @@ static size_t put_call(struct sock_filter *at, const struct allowed *call)
 	return n;
 }
 
-/** Refuse every system call that is not in the table; fine where the kernel has no filters. */
+/** Refuse every system call that is not in the table. 1: this kernel has no filters. */
 static int deny_calls(struct husk_error *err)
 {
 	static const struct sock_filter head[] = {
@@ -190,18 +194,19 @@ static int deny_calls(struct husk_error *err)
 		n += put_call(code + n, &allowed[i]);
 	code[n++] = (struct sock_filter)REFUSE;
 	struct sock_fprog program = {.len = (unsigned short)n, .filter = code};
-	if (prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program, 0, 0) < 0 && errno != EINVAL)
-		return error_errno(err, "filter system calls");
-	return 0;
+	if (prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program, 0, 0) == 0)
+		return 0;
+	return errno == EINVAL ? 1 : error_errno(err, "filter system calls");
 }
 
-int walls_build(struct husk_error *err)
+int walls_build(char missing[WALLS_MISSING_MAX], struct husk_error *err)
 {
 	leave_root();
 	int rc = drop_rights(err);
-	if (rc == 0)
-		rc = walls_deny_files(err);
-	if (rc == 0)
-		rc = deny_calls(err);
-	return rc;
+	int files = rc < 0 ? rc : walls_deny_files(err);
+	int calls = files < 0 ? files : deny_calls(err);
+
+	snprintf(missing, WALLS_MISSING_MAX, "%s%s%s", files > 0 ? "Landlock" : "",
+		files > 0 && calls > 0 ? " and " : "", calls > 0 ? "filters of system calls" : "");
+	return calls < 0 ? calls : 0;
 }

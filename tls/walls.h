@@ -5,14 +5,17 @@
 
 #include "base/error.h"
 
+#define WALLS_MISSING_MAX 64 /* bytes */
+
 /**
  * Confine this process for the rest of its life. Afterwards it can use the descriptors it has, accept on its listening
  * socket and connect to unix sockets in the working directory; it can open no file and start no program. The change of root,
  * Landlock and the filter of system calls are used where the system has them; the rest must succeed.
+ * @missing: which of these two this kernel does not have, "" when both stand.
  */
-int walls_build(struct husk_error *err);
+int walls_build(char missing[WALLS_MISSING_MAX], struct husk_error *err);
 
-/** The part that is Landlock's: refuse everything that this kernel's knows; fine when it has none. Wants no_new_privs. */
+/** The part that is Landlock's: refuse everything that this kernel's knows. 1: it knows none. Wants no_new_privs. */
 int walls_deny_files(struct husk_error *err);
 
 #endif

@@ -6,10 +6,13 @@
 #include "tls/walls.h"
 
 #include <fcntl.h>
+#include <linux/filter.h>
 #include <linux/landlock.h>
+#include <linux/seccomp.h>
 #include <netinet/in.h>
 #include <sched.h>
 #include <signal.h>
+#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -59,6 +62,14 @@ static int change_root(void)
 static int no_wall(struct husk_error *err)
 {
 	return 0;
+}
+
+/** All walls, as where nothing is missing. */
+static int all_walls(struct husk_error *err)
+{
+	char missing[WALLS_MISSING_MAX];
+
+	return walls_build(missing, err);
 }
 
 static int open_tcp(void)
@@ -113,6 +124,43 @@ static int become_dumpable(void)
 	return prctl(PR_SET_DUMPABLE, 1, 0, 0, 0);
 }
 
+/** By the system call, which time(3) is where the kernel maps no clock. */
+static int tell_time(void)
+{
+#ifdef SYS_time
+	return syscall(SYS_time, NULL) > 0 ? 0 : -1;
+#else
+	return 0;
+#endif
+}
+
+/** Let this process see a kernel without Landlock. */
+static int forget_landlock(void)
+{
+	struct sock_filter code[] = {
+		BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_landlock_create_ruleset, 0, 1),
+		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | ENOSYS),
+		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+	};
+	struct sock_fprog program = {.len = ARRAY_SIZE(code), .filter = code};
+
+	return prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program, 0, 0);
+}
+
+/** 0 when what is missing is told, in words. */
+static int tell_missing(void)
+{
+	char missing[WALLS_MISSING_MAX];
+	struct husk_error err;
+
+	if (forget_landlock() < 0 || walls_build(missing, &err) < 0 || strcmp(missing, "Landlock") != 0) {
+		errno = ENOMSG;
+		return -1;
+	}
+	return 0;
+}
+
 static int duplicate(void)
 {
 	return dup(0);
@@ -149,6 +197,7 @@ static const struct {
 	{"make a process", make_child, -1, EPERM},
 	{"signal a process", signal_parent, -1, EPERM},
 	{"become dumpable again", become_dumpable, 0, EPERM},
+	{"tell the time", tell_time, 0, 0},
 	{"do what it has no need of", duplicate, 0, EPERM},
 };
 
@@ -179,10 +228,11 @@ int main(void)
 		if (attempts[i].by_files >= 0 && has_landlock())
 			check_attempt(walls_deny_files, "Landlock", attempts[i].what, attempts[i].attempt,
 				attempts[i].by_files);
-		check_attempt(walls_build, "all walls", attempts[i].what, attempts[i].attempt, attempts[i].by_all);
+		check_attempt(all_walls, "all walls", attempts[i].what, attempts[i].attempt, attempts[i].by_all);
 	}
 	if (behind(no_wall, change_root) == 0)
-		check_attempt(walls_build, "all walls", "enter a socket that is not the VM's", enter_outside, ENOENT);
+		check_attempt(all_walls, "all walls", "enter a socket that is not the VM's", enter_outside, ENOENT);
+	CHECK(behind(no_wall, tell_missing) == 0, "a kernel without Landlock is told of");
 	unlink("inner");
 	rmdir(directory);
 	return tap_done();
