@@ -141,15 +141,24 @@ static void look_at_tools(struct findings *f)
 
 static void look_at_helpers(struct findings *f, const struct husk *husk)
 {
-	static const char *const names[] = {"husk-vmm", "husk-image", "husk-init"};
+	static const struct {
+		const char *name, *without; /* what does not work then; NULL: nothing does */
+	} helpers[] = {
+		{"husk-vmm", NULL},
+		{"husk-image", NULL},
+		{"husk-init", NULL},
+		{"husk-tls", "doors with TLS are refused"},
+	};
 	size_t missing = 0;
-	for (size_t i = 0; i < ARRAY_SIZE(names); i++) {
+	for (size_t i = 0; i < ARRAY_SIZE(helpers); i++) {
+		const char *without = helpers[i].without;
 		CLEANUP_FREE char *path = NULL;
 		struct husk_error err;
-		if (engine_helper(husk, names[i], &path, &err) == 0)
+		if (engine_helper(husk, helpers[i].name, &path, &err) == 0)
 			continue;
-		add(f, HUSK_FINDING_ERROR, "helpers", "install husk again (make install), or set HUSK_LIBEXEC", "%s",
-			err.message);
+		add(f, without ? HUSK_FINDING_WARNING : HUSK_FINDING_ERROR, "helpers",
+			"install husk again (make install), or set HUSK_LIBEXEC", "%s%s%s", err.message,
+			without ? "; without it " : "", without ? without : "");
 		missing++;
 	}
 	if (!missing)

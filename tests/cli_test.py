@@ -3,6 +3,7 @@
 """The command line without any VM: help of every verb, completions, usage errors, refusals. usage: cli_test.py HUSK"""
 
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -103,5 +104,15 @@ code, out, err = husk("images", "--format", "json", env=ENV)
 check(code == 0 and out.strip() == "[]", "an empty store lists nothing", (out, err))
 code, out, err = husk("doctor", env=ENV)
 check("qemu" in out and ("husk kernel fetch" in out or "guest kernel" in out), "doctor names what is missing and the cure", out)
+libexec = ENV["HUSK_HOME"] + "-libexec"
+os.mkdir(libexec)
+for name in ("husk-vmm", "husk-image", "husk-init"):
+    with open(f"{libexec}/{name}", "w") as program:
+        os.chmod(program.fileno(), 0o755)
+code, out, err = husk("doctor", env=dict(ENV, HUSK_LIBEXEC=libexec))
+said = [line for line in out.splitlines() if "husk-tls" in line]
+check(len(said) == 1 and said[0].startswith("warning") and "TLS are refused" in said[0], "doctor names a helper that only some doors need",
+      out)
+shutil.rmtree(libexec)
 print("1..%d" % count)
 sys.exit(failed > 0)
