@@ -16,19 +16,19 @@
  * Ends: each flow passes the end of its source on by shutting its sink's sending down; when both have, all is closed. A
  * service's reset closes the vsock socket without that shutdown, which the host passes on as a reset. What the service had
  * sent before its reset is delivered first. A reset of the host looks like the end of its stream, but that sending fails
- * too, which it does not after an orderly half-close; the service's socket is then reset, once it has taken all bytes. Where
- * sending has been shut down before the two cannot be told apart, and the end is an orderly one.
+ * too, which it does not after an orderly half-close; the service's socket is then reset, once it has sent all bytes
+ * (farewell.h). Where sending has been shut down before the two cannot be told apart, and the end is an orderly one. When
+ * bytes are lost in between, for want of memory, both ends are reset.
  */
 #include "guest/forward.h"
 
 #include "base/cleanup.h"
+#include "guest/farewell.h"
 #include "guest/listeners.h"
 
 #include <fcntl.h>
-#include <linux/sockios.h>
 #include <netinet/tcp.h>
 #include <string.h>
-#include <sys/ioctl.h>
 #include <sys/socket.h>
 
 #define QUANTUM (128u << 10) /* bytes of one flow per turn */
@@ -54,6 +54,7 @@ struct attempt {
 
 struct forwards {
 	struct loop *loop;
+	struct farewells *farewells;
 	struct loop_watch timer;
 	struct attempt *first, *last;
 	size_t n;
@@ -65,7 +66,7 @@ struct forwards {
 enum way { TO_SERVICE, TO_HOST };
 
 struct flow {
-	struct buffer rest; /* what the sink has not taken yet: frames and what came behind them, bytes of the host */
+	struct buffer rest; /* what the sink has not taken yet: frames and what came behind them, copied bytes */
 	struct pipe *pipe; /* the same, bytes of the service; NULL: none */
 	bool ended; /* the source has no more */
 	bool told; /* and the sink knows */
@@ -79,6 +80,7 @@ struct forward {
 	struct flow flow[2]; /* by enum way */
 	bool host_gone, service_gone; /* the end was a reset, or it takes no more */
 	bool host_refuses; /* it takes no more */
+	bool cut; /* bytes are lost: no end of it may look orderly */
 };
 
 static void connecting_ready(struct loop_watch *watch, uint32_t events);
@@ -167,12 +169,28 @@ static int flow_flush(struct forward *f, enum way way)
 	return 1;
 }
 
-/** Take bytes from the service: how many, 0 at its end, -errno. */
+/** Take bytes from the source, and hand on what the sink takes at once: how many, 0 at the source's end, -errno. */
+static ssize_t take_copy(struct forward *f, enum way way)
+{
+	char *buffer = f->all->buffer;
+	ssize_t n = recv(f->watch[way].fd, buffer, QUANTUM, MSG_DONTWAIT);
+	if (n <= 0)
+		return n < 0 ? -errno : 0;
+	/* The host may wait for room before it reads what the service still said. */
+	if (way == TO_SERVICE && f->service_gone)
+		return n;
+	ssize_t sent = send(f->watch[!way].fd, buffer, (size_t)n, MSG_NOSIGNAL | MSG_DONTWAIT);
+	size_t done = sent > 0 ? (size_t)sent : 0; /* an error shows again when the rest is sent */
+	f->cut = buffer_append(&f->flow[way].rest, buffer + done, (size_t)n - done) < 0;
+	return n;
+}
+
+/** The same from the service, through a pipe where there is one to be had. */
 static ssize_t take_from_service(struct forward *f)
 {
 	struct pipe *p = pipe_take(f->all);
 	if (!p)
-		return -ENOMEM;
+		return take_copy(f, TO_HOST);
 	ssize_t n = splice(f->watch[TO_HOST].fd, NULL, p->in, NULL, QUANTUM, SPLICE_F_NONBLOCK);
 	int error = errno;
 	if (n <= 0) {
@@ -182,21 +200,6 @@ static ssize_t take_from_service(struct forward *f)
 	p->held = (size_t)n;
 	f->flow[TO_HOST].pipe = p;
 	return n;
-}
-
-/** Take bytes from the host, and hand on what the service takes at once: how many, 0 at its end, -errno. */
-static ssize_t take_from_host(struct forward *f)
-{
-	char *buffer = f->all->buffer;
-	ssize_t n = recv(f->watch[TO_SERVICE].fd, buffer, QUANTUM, MSG_DONTWAIT);
-	if (n <= 0)
-		return n < 0 ? -errno : 0;
-	if (f->service_gone) /* the host may wait for room before it reads what the service still said */
-		return n;
-	ssize_t sent = send(f->watch[TO_HOST].fd, buffer, (size_t)n, MSG_NOSIGNAL | MSG_DONTWAIT);
-	size_t done = sent > 0 ? (size_t)sent : 0; /* an error shows again when the rest is sent */
-	int rc = buffer_append(&f->flow[TO_SERVICE].rest, buffer + done, (size_t)n - done);
-	return rc < 0 ? rc : n;
 }
 
 /** The source is at its end; the host's may be a reset. */
@@ -216,7 +219,7 @@ static bool flow_turn(struct forward *f, enum way way)
 
 	if (rc <= 0 || flow->ended)
 		return rc >= 0;
-	ssize_t n = way == TO_HOST ? take_from_service(f) : take_from_host(f);
+	ssize_t n = way == TO_HOST ? take_from_service(f) : take_copy(f, TO_SERVICE);
 	if (n == -EAGAIN || n == -EINTR)
 		return true;
 	if (n < 0)
@@ -228,21 +231,22 @@ static bool flow_turn(struct forward *f, enum way way)
 
 /* ---- a bridge's life ---- */
 
-/** Close the service's socket. When the host has gone, with a reset: where all bytes are in its queue (acknowledged or not),
- *  since others a reset would throw away, and where bytes are left over, since they would be missing before an orderly end. */
+/** Close the service's socket. When the host has gone, with a reset: at once where bytes are left over, which would be
+ *  missing before an orderly end, otherwise once all have been sent. */
 static void close_service(struct forward *f)
 {
-	int fd = f->watch[TO_HOST].fd, unsent = 0;
-	const struct linger at_once = {.l_onoff = 1};
+	int fd = f->watch[TO_HOST].fd;
 
 	if (fd < 0)
 		return;
 	loop_remove(f->all->loop, &f->watch[TO_HOST]);
-	bool cut = flow_holds(&f->flow[TO_SERVICE]);
-	if (f->host_gone && (cut || (ioctl(fd, SIOCOUTQNSD, &unsent) == 0 && !unsent)))
-		setsockopt(fd, SOL_SOCKET, SO_LINGER, &at_once, sizeof(at_once));
-	close(fd);
 	f->watch[TO_HOST].fd = -1;
+	if (f->cut || (f->host_gone && flow_holds(&f->flow[TO_SERVICE])))
+		close_with_reset(fd);
+	else if (f->host_gone)
+		farewell(f->all->farewells, fd);
+	else
+		close(fd);
 }
 
 static void forward_free(struct forward *f)
@@ -311,7 +315,10 @@ static void forward_settle(struct forward *f, enum way way, bool hung_up, bool t
 		flow_drop(&f->flow[TO_HOST]);
 		f->host_gone = f->host_refuses = true;
 	}
-	if (forward_tell(f) || !forward_watch(f, way, hung_up) || !forward_watch(f, !way, false))
+	if (!f->cut && forward_tell(f))
+		return forward_free(f);
+	f->cut = f->cut || !forward_watch(f, way, hung_up) || !forward_watch(f, !way, false);
+	if (f->cut)
 		forward_free(f);
 }
 
@@ -509,7 +516,9 @@ int forwards_open(struct loop *loop, struct forwards **out, struct husk_error *e
 	if (!all)
 		return error_set(err, -ENOMEM, "prepare forwards: out of memory");
 	all->loop = loop;
-	int rc = loop_timer_open(loop, &all->timer, deadline_passed, err);
+	int rc = farewells_open(loop, &all->farewells, err);
+	if (rc == 0)
+		rc = loop_timer_open(loop, &all->timer, deadline_passed, err);
 	if (rc == 0)
 		*out = steal_pointer(&all);
 	return rc;

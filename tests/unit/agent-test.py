@@ -3,6 +3,7 @@
 """The agent does what docs/agent-protocol.md says: agent-test.py AGENT_NATIVE (as root; busybox makes the root)."""
 import contextlib
 import ctypes
+import fcntl
 import hashlib
 import os
 import resource
@@ -60,7 +61,7 @@ def make_root(directory):
 
 
 class Agent:
-    def __init__(self, tool, *options, cgroup=None, files=None):
+    def __init__(self, tool, *options, cgroup=None, prepare=None):
         self.directory = tempfile.mkdtemp(prefix="husk-agent-")
         os.mkdir(f"{self.directory}/root", 0o755)
         make_root(f"{self.directory}/root")
@@ -68,7 +69,7 @@ class Agent:
         environment = {**os.environ, **({"HUSK_TEST_CGROUP": cgroup} if cgroup else {})}
         self.process = subprocess.Popen(
             [tool, f"{self.directory}/root", self.path, *options], stdout=subprocess.PIPE, text=True, env=environment,
-            preexec_fn=files and (lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (files, files))))
+            preexec_fn=prepare)
         for _ in range(500):
             with socket.socket(socket.AF_UNIX) as probe:  # its path is there before it listens
                 if probe.connect_ex(self.path) == 0:
@@ -365,111 +366,55 @@ def test_forward(a):
           (sent, len(got), how))
 
 
-def read_some(sock, n):
-    data = b""
-    while len(data) < n:
-        more = sock.recv(n - len(data))
-        if not more:
-            break
-        data += more
-    return data
+def listen_narrowly():
+    """A listener whose connections take a few KiB as long as nobody reads them."""
+    server = socket.socket()
+    server.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    server.bind(("127.0.0.1", 0))
+    server.listen()
+    server.settimeout(15)
+    return server, server.getsockname()[1]
 
 
-def test_forward_fairness(a):
-    """A reader that sleeps holds a bounded number of bytes and nobody else up."""
-    server, port = listen()
-    host, service = bridge(a, server, port)
-    before = memory(a.process)
-    service.setblocking(False)
-    sent = 0
-    with contextlib.suppress(BlockingIOError):
-        for _ in range(100000):
-            if not (n := wait_writable(service) and service.send(b"x" * 65536)):
-                break
-            sent += n
-    check(sent < 32 << 20, "a host that does not read stops the service", sent)
-    check(memory(a.process) - before < 2 << 20, "and costs the agent little memory", memory(a.process) - before)
-    other_host, other_service = bridge(a, server, port)
-    sender = in_thread(send_and_shut, other_service, DATA)
-    same(len(read_all(other_host)[0]), len(DATA), "another connection goes on")
-    sender.join()
-    spent = cpu_seconds(a.process)
-    time.sleep(0.5)  # of doing nothing
-    check(cpu_seconds(a.process) - spent < 0.1, "nobody spins", cpu_seconds(a.process) - spent)
-    service.shutdown(socket.SHUT_WR)
-    host.shutdown(socket.SHUT_WR)
-    same(service.recv(1) if wait_readable(service) else None, b"", "the other direction has ended meanwhile")
-    time.sleep(0.5)
-    check(cpu_seconds(a.process) - spent < 0.2, "nobody spins on what has ended both ways and is not yet read")
-    same(len(read_all(host)[0]), sent, "and nothing is lost")
-
-
-def wait_writable(sock, seconds=0.5):
-    return bool(select.select([], [sock], [], seconds)[1])
-
-
-def wait_readable(sock, seconds=10):
-    return bool(select.select([sock], [], [], seconds)[0])
-
-
-def cpu_seconds(process):
-    with open(f"/proc/{process.pid}/stat") as f:
-        fields = f.read().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
-def test_forward_backlog(a):
-    """A connect that hangs holds up nobody and ends."""
-    server, port = listen(backlog=0)
-    queued = [socket.create_connection(("127.0.0.1", port))]
-    begun = time.monotonic()
-    results = []
-
-    def attempt():
-        try:
-            results.append(forward(a.path, port))
-        except Refused as refused:
-            results.append(refused.code)
-
-    threads = [in_thread(attempt) for _ in range(3)]
-    other, other_port = listen()
-    host, service = bridge(a, other, other_port)
-    service.sendall(b"x")
-    check(read_some(host, 1) == b"x" and time.monotonic() - begun < 3, "a connect that hangs holds up nobody")
-    c = Connection(a.path, hello=False)
-    c.send(frame(HELLO, struct.pack("<I", 1)) + frame(FORWARD, struct.pack("<HH", port, 0)))
-    c.close()  # gives up while it hangs
-    for thread in threads:
-        thread.join()
-    check(9 in results and time.monotonic() - begun < 8, "and is refused in the end", results)
-    for sock in queued:
-        sock.close()
-
-
-def test_forward_many(a):
-    server, port = listen(backlog=1024)
+def test_forward_farewell(a):
+    """A host resets before the service has read."""
+    server, port = listen_narrowly()
     before = files(a.process)
-    pairs = [bridge(a, server, port) for _ in range(400)]
-    for number, (host, service) in enumerate(pairs):
-        host.sendall(b"%d" % number)
-    check(all(read_some(s, len(b"%d" % n)) == b"%d" % n for n, (_, s) in enumerate(pairs)), "400 forwards at once")
-    check(files(a.process) <= before + 2 * 400 + 32, "cost two descriptors each, and a few pipes", files(a.process) - before)
+    pairs = [bridge(a, server, port) for _ in range(2)]
+    begun = time.monotonic()
     for host, service in pairs:
+        service.sendall(b"not read")
+        host.sendall(DATA[:100000])
+        settle(lambda: unread_by_peer(host) == 0)  # the agent has them all
+        wait_readable(host)
         host.close()
-        service.close()
-    settle(lambda: files(a.process) <= before + 34)
-    check(files(a.process) <= before + 34, "which are given back", files(a.process) - before)
+    settle(lambda: files(a.process) <= before + 2 + 4)  # the hosts' sockets are gone; pipes may have come
+    (_, reader), (_, sleeper) = pairs
+    got, how = read_all(reader)
+    same((got == DATA[:100000], how), (True, "reset"), "a service that is behind gets all bytes before the reset")
+    settle(lambda: closing(sleeper))
+    check(closing(sleeper) and time.monotonic() - begun > 4.9, "one that does not read is waited for, but not for ever",
+          time.monotonic() - begun)
+    got, how = read_all(sleeper)
+    check(len(got) < 100000 and how == "reset", "and is reset", (len(got), how))
 
 
-def settle(condition, seconds=10):
-    deadline = time.monotonic() + seconds
-    while not condition() and time.monotonic() < deadline:
-        time.sleep(0.02)
+def unread_by_peer(sock):
+    """Bytes in a unix socket that the other end has not read."""
+    return struct.unpack("I", fcntl.ioctl(sock, 0x5411, bytes(4)))[0]  # SIOCOUTQ
+
+
+def closing(sock):
+    poll = select.poll()
+    poll.register(sock, 0)
+    return bool(poll.poll(0))
 
 
 def test_out_of_files(tool):
     """Without descriptors connections are dropped; nobody spins, and it works again."""
-    a = Agent(tool, files=40)
+    a = Agent(tool, prepare=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (40, 40)))
+    server, port = listen()
+    host, service = bridge(a, server, port)
     idle = [socket.socket(socket.AF_UNIX) for _ in range(60)]
     for sock in idle:
         sock.connect(a.path)
@@ -478,6 +423,10 @@ def test_out_of_files(tool):
     spent = cpu_seconds(a.process)
     time.sleep(0.3)
     check(cpu_seconds(a.process) - spent < 0.1, "and nobody spins")
+    sender = in_thread(send_and_shut, service, DATA)
+    got, how = read_all(host)
+    same((got == DATA, how), (True, "end"), "a forward that gets no pipe hands on all bytes")
+    sender.join()
     for sock in idle:
         sock.close()
     c = Connection(a.path)
@@ -737,6 +686,7 @@ def main():
     test_windows(a)
     test_terminal(a)
     test_forward(a)
+    test_forward_farewell(a)
     test_forward_fairness(a)
     test_forward_backlog(a)
     test_forward_many(a)
