@@ -437,6 +437,16 @@ static void forward_begin(struct forward *f)
 	forward_settle(f, TO_SERVICE, false, to_service, to_host);
 }
 
+/** Was the very port that it goes to chosen for the socket's own end? Where nobody listens it then connects to itself. */
+static bool meets_itself(int fd)
+{
+	union forward_target own = {0}, peer = {0};
+	socklen_t own_size = sizeof(own), peer_size = sizeof(peer);
+
+	return getsockname(fd, &own.any, &own_size) == 0 && getpeername(fd, &peer.any, &peer_size) == 0 &&
+	       own_size == peer_size && memcmp(&own, &peer, own_size) == 0;
+}
+
 /** Ask whether the connect under way has succeeded: 0, -EALREADY, or why not. */
 static int connect_again(struct forward *f)
 {
@@ -444,7 +454,10 @@ static int connect_again(struct forward *f)
 	const union forward_target *target = &a->targets[a->at];
 	socklen_t size = target->any.sa_family == AF_INET ? sizeof(target->v4) : sizeof(target->v6);
 
-	return connect(f->watch[TO_HOST].fd, &target->any, size) == 0 || errno == EISCONN ? 0 : -errno;
+	if (connect(f->watch[TO_HOST].fd, &target->any, size) < 0 && errno != EISCONN)
+		return -errno;
+	f->cut = meets_itself(f->watch[TO_HOST].fd);
+	return f->cut ? -ECONNREFUSED : 0;
 }
 
 /** A new socket for the attempt's present target: 0, -EALREADY when it has to be waited for, or why not. */

@@ -410,6 +410,128 @@ def closing(sock):
     return bool(poll.poll(0))
 
 
+def own_network():
+    """A network of its own for this process, with one port that connections may come from."""
+    assert ctypes.CDLL(None).unshare(0x40000000) == 0  # CLONE_NEWNET
+    with socket.socket() as s:
+        fcntl.ioctl(s, 0x8914, struct.pack("16sh22x", b"lo", 0x1))  # SIOCSIFFLAGS, IFF_UP
+    with open("/proc/sys/net/ipv4/ip_local_port_range", "w") as f:
+        f.write("40000 40000")
+
+
+def test_forward_itself(tool):
+    a = Agent(tool, prepare=own_network)
+    for _ in range(2):
+        try:
+            forward(a.path, 40000)
+            check(False, "a connection that could only meet itself is refused")
+        except Refused as refused:
+            same(refused.code, 9, "a connection that could only meet itself is refused")
+    power_off(a)
+
+
+def read_some(sock, n):
+    data = b""
+    while len(data) < n:
+        more = sock.recv(n - len(data))
+        if not more:
+            break
+        data += more
+    return data
+
+
+def test_forward_fairness(a):
+    """A reader that sleeps holds a bounded number of bytes and nobody else up."""
+    server, port = listen()
+    host, service = bridge(a, server, port)
+    before = memory(a.process)
+    service.setblocking(False)
+    sent = 0
+    with contextlib.suppress(BlockingIOError):
+        for _ in range(100000):
+            if not (n := wait_writable(service) and service.send(b"x" * 65536)):
+                break
+            sent += n
+    check(sent < 32 << 20, "a host that does not read stops the service", sent)
+    check(memory(a.process) - before < 2 << 20, "and costs the agent little memory", memory(a.process) - before)
+    other_host, other_service = bridge(a, server, port)
+    sender = in_thread(send_and_shut, other_service, DATA)
+    same(len(read_all(other_host)[0]), len(DATA), "another connection goes on")
+    sender.join()
+    spent = cpu_seconds(a.process)
+    time.sleep(0.5)  # of doing nothing
+    check(cpu_seconds(a.process) - spent < 0.1, "nobody spins", cpu_seconds(a.process) - spent)
+    service.shutdown(socket.SHUT_WR)
+    host.shutdown(socket.SHUT_WR)
+    same(service.recv(1) if wait_readable(service) else None, b"", "the other direction has ended meanwhile")
+    time.sleep(0.5)
+    check(cpu_seconds(a.process) - spent < 0.2, "nobody spins on what has ended both ways and is not yet read")
+    same(len(read_all(host)[0]), sent, "and nothing is lost")
+
+
+def wait_writable(sock, seconds=0.5):
+    return bool(select.select([], [sock], [], seconds)[1])
+
+
+def wait_readable(sock, seconds=10):
+    return bool(select.select([sock], [], [], seconds)[0])
+
+
+def cpu_seconds(process):
+    with open(f"/proc/{process.pid}/stat") as f:
+        fields = f.read().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def test_forward_backlog(a):
+    """A connect that hangs holds up nobody and ends."""
+    server, port = listen(backlog=0)
+    queued = [socket.create_connection(("127.0.0.1", port))]
+    begun = time.monotonic()
+    results = []
+
+    def attempt():
+        try:
+            results.append(forward(a.path, port))
+        except Refused as refused:
+            results.append(refused.code)
+
+    threads = [in_thread(attempt) for _ in range(3)]
+    other, other_port = listen()
+    host, service = bridge(a, other, other_port)
+    service.sendall(b"x")
+    check(read_some(host, 1) == b"x" and time.monotonic() - begun < 3, "a connect that hangs holds up nobody")
+    c = Connection(a.path, hello=False)
+    c.send(frame(HELLO, struct.pack("<I", 1)) + frame(FORWARD, struct.pack("<HH", port, 0)))
+    c.close()  # gives up while it hangs
+    for thread in threads:
+        thread.join()
+    check(9 in results and time.monotonic() - begun < 8, "and is refused in the end", results)
+    for sock in queued:
+        sock.close()
+
+
+def test_forward_many(a):
+    server, port = listen(backlog=1024)
+    before = files(a.process)
+    pairs = [bridge(a, server, port) for _ in range(400)]
+    for number, (host, service) in enumerate(pairs):
+        host.sendall(b"%d" % number)
+    check(all(read_some(s, len(b"%d" % n)) == b"%d" % n for n, (_, s) in enumerate(pairs)), "400 forwards at once")
+    check(files(a.process) <= before + 2 * 400 + 32, "cost two descriptors each, and a few pipes", files(a.process) - before)
+    for host, service in pairs:
+        host.close()
+        service.close()
+    settle(lambda: files(a.process) <= before + 34)
+    check(files(a.process) <= before + 34, "which are given back", files(a.process) - before)
+
+
+def settle(condition, seconds=10):
+    deadline = time.monotonic() + seconds
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.02)
+
+
 def test_out_of_files(tool):
     """Without descriptors connections are dropped; nobody spins, and it works again."""
     a = Agent(tool, prepare=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (40, 40)))
@@ -710,6 +832,7 @@ def main():
     same(a.end(), "the host asked for it", "and ends the agent")
 
     test_out_of_files(tool)
+    test_forward_itself(tool)
     test_listeners(tool)
 
     a = Agent(tool, "read-only", "/data")
