@@ -4,9 +4,10 @@
  *
  * Theory of operation: the first byte chooses what holds for the whole program (HONEST, TCP). Each further step is a byte that
  * selects an action from a table, and the bytes that this action reads. The guest's actions write packets with every field
- * chosen or lied about, chains that are no packets, take packets and answer them; the host's dial, accept, write, read, half-
- * close, close, reset and cancel. What callbacks decide comes from the program, too. After each step the invariants are
- * checked; at the end everything is let go of, and connections, meters and descriptors must be back where they began.
+ * chosen or lied about, chains that are no packets, take packets and answer them; the host's dial, with or without a host
+ * stream, attach, accept, write, read, half-close, close, reset and cancel. What callbacks decide comes from the program, too.
+ * After each step the invariants are checked; at the end everything is let go of, and connections, meters and descriptors
+ * must be back where they began.
  *
  * Built without libFuzzer (HUSK_FUZZ_MAIN), main replays the files of a directory, each also with MUTATIONS random changes of
  * it (environment, default 0). With libFuzzer, in bash:
@@ -36,6 +37,7 @@
 #define RX_ROOM 4096
 #define TX_ROOM (70u << 10)
 #define STREAMS 12
+#define STANDBYS 4
 #define PEERS 64
 #define HONEST_CREDIT 65536u
 
@@ -52,6 +54,12 @@ struct stream {
 	struct door_meter meter;
 };
 
+/** A dial without a host stream. */
+struct standby {
+	struct vsock_conn *token; /* NULL: free */
+	bool ready; /* the guest has accepted it */
+};
+
 /** A connection as the guest sees it. */
 struct peer {
 	uint32_t host_port, guest_port, received;
@@ -66,6 +74,7 @@ static struct {
 	struct loop loop;
 	struct vsock *vsock;
 	struct stream streams[STREAMS];
+	struct standby standbys[STANDBYS];
 	struct peer peers[PEERS];
 	unsigned n_peers;
 	uint32_t next_port;
@@ -197,17 +206,23 @@ static void connected_once(void *data, int error)
 	told(data, true);
 }
 
-static void dial_over(int fd, struct stream *stream)
+static struct buffer make_first(void)
 {
-	struct husk_error err;
 	struct buffer first = {0};
-	uint8_t how = next();
 	uint32_t n = next_size();
 	uint8_t *to = n ? buffer_reserve(&first, n) : NULL;
 	if (to) {
 		memset(to, 'F', n);
 		buffer_commit(&first, n);
 	}
+	return first;
+}
+
+static void dial_over(int fd, struct stream *stream)
+{
+	struct husk_error err;
+	uint8_t how = next();
+	struct buffer first = make_first();
 	const struct vsock_dial dial = {
 		.port = 80 + (how & 1),
 		.hybrid = how & 2,
@@ -221,6 +236,75 @@ static void dial_over(int fd, struct stream *stream)
 	};
 	must(vsock_dial(f.vsock, fd, &dial, &stream->token, &err) == 0, "a dial failed");
 	must(!first.data, "a dial left the first bytes");
+}
+
+static enum vsock_verdict standby_answer(void *data, const void *bytes, size_t n, size_t *used, struct buffer *first)
+{
+	struct standby *standby = data;
+	uint8_t choice = next();
+	must(standby->token && bytes && n > 0, "an answer to nothing, or of nothing");
+	if (choice % 4 < 2)
+		return VSOCK_MORE;
+	standby->token = NULL;
+	if (choice % 8 == 2)
+		buffer_append(first, "more", 4);
+	return choice % 4 == 2 ? VSOCK_OPEN : VSOCK_GIVE_BACK;
+}
+
+static void standby_connected(void *data, int error)
+{
+	struct standby *standby = data;
+	must(standby->token, "a standby is answered that is none");
+	standby->ready = error == 0;
+	if (error)
+		standby->token = NULL;
+}
+
+static void stand_by(void)
+{
+	struct standby *standby = &f.standbys[next() % STANDBYS];
+	struct buffer first = make_first();
+	const struct vsock_dial dial = {
+		.port = 80, .first = &first, .connected = standby_connected, .answer = standby_answer, .data = standby};
+	if (standby->token)
+		vsock_cancel(standby->token);
+	*standby = (struct standby){0};
+	must(vsock_dial(f.vsock, -1, &dial, &standby->token, NULL) == 0 && !first.data, "a standby failed");
+}
+
+/** An attached dial ends before its answer. */
+static void attached_connected(void *data, int error)
+{
+	struct stream *stream = data;
+	must(error < 0, "an attached dial is not accepted twice");
+	if (error == -ECONNRESET)
+		stream->given_back = stream->fd;
+	told(stream, true);
+}
+
+static void attach(void)
+{
+	struct standby *standby = &f.standbys[next() % STANDBYS];
+	struct stream *stream;
+	if (!standby->token || !standby->ready)
+		return;
+	int fd = make_stream(&stream);
+	if (fd < 0)
+		return;
+	uint8_t how = next();
+	struct buffer first = make_first();
+	const struct vsock_dial dial = {
+		.hybrid = how & 2,
+		.close_is_reset = how & 4,
+		.first = &first,
+		.connected = attached_connected,
+		.answer = answer,
+		.data = stream,
+		.meter = how & 16 ? &stream->meter : NULL,
+		.begun_ns = 1,
+	};
+	stream->token = steal_pointer(&standby->token);
+	must(vsock_attach(stream->token, fd, &dial, NULL) == 0 && !first.data, "an attach failed");
 }
 
 static void dial(void)
@@ -510,6 +594,8 @@ static void (*const actions[])(void) = {
 	guest_answers,
 	host_writes,
 	guest_floods,
+	stand_by,
+	attach,
 };
 
 /** A host stream that is not open yet has not been read. */
@@ -580,6 +666,7 @@ static void set_up(void)
 	struct husk_error err;
 	for (unsigned i = 0; i < STREAMS; i++)
 		f.streams[i] = (struct stream){.end = -1, .given_back = -1};
+	memset(f.standbys, 0, sizeof(f.standbys));
 	memset(f.peers, 0, sizeof(f.peers));
 	f.n_peers = f.depth = 0;
 	f.next_port = 8000;
@@ -594,13 +681,13 @@ static void set_up(void)
 static void tear_down(void)
 {
 	f.left_off = f.at; /* callbacks choose zeroes from here on */
-	for (unsigned i = 0; i < STREAMS; i++) {
+	for (unsigned i = 0; i < STREAMS; i++)
 		if (f.streams[i].end >= 0)
 			close(steal_fd(&f.streams[i].end));
+	virtio_reset(f.driver.device); /* gives more back */
+	for (unsigned i = 0; i < STREAMS; i++)
 		if (f.streams[i].given_back >= 0)
 			close(steal_fd(&f.streams[i].given_back));
-	}
-	virtio_reset(f.driver.device);
 	/* A TCP client that closed with its window full is found out by a probe of the kernel's, which takes a moment. */
 	for (unsigned i = 0; i < 500 && f.vsock->n_conns; i++)
 		loop_round(&f.loop, i < 20 ? 0 : 10, NULL);

@@ -6,6 +6,7 @@
 #include "tests/tap.h"
 
 #include <arpa/inet.h>
+#include <fcntl.h>
 #include <netinet/in.h>
 #include <stdlib.h>
 #include <sys/socket.h>
@@ -43,6 +44,11 @@ static enum vsock_verdict answer(void *data, const void *bytes, size_t n, size_t
 		return VSOCK_GIVE_BACK;
 	buffer_append(first, "after ", 6);
 	return VSOCK_OPEN;
+}
+
+static bool fd_is_open(int fd)
+{
+	return fcntl(fd, F_GETFD) >= 0;
 }
 
 static bool unix_pair(int pair[2])
@@ -485,6 +491,174 @@ static void test_without_driver(void)
 	guest_stop();
 }
 
+/** What is said on a standby is noted. */
+static enum vsock_verdict note(void *data, const void *bytes, size_t n, size_t *used, struct buffer *first)
+{
+	struct told *told = data;
+	told->answers++;
+	if (told->n + n <= sizeof(told->line))
+		memcpy(told->line + told->n, bytes, n);
+	told->n += n;
+	return VSOCK_MORE;
+}
+
+/** A standby that the guest has accepted. */
+static struct vsock_conn *stand_by(struct told *told, struct virtio_vsock_hdr *h)
+{
+	struct vsock_dial how = {.answer = note};
+	struct vsock_conn *token = NULL;
+	if (!dial(-1, &how, "HELLO", told, &token, h))
+		return NULL;
+	guest_answer(h, VIRTIO_VSOCK_OP_RESPONSE, 0, NULL, 0);
+	return told->error == 0 && guest_gets("HELLO") ? token : NULL;
+}
+
+/** Attach pair[0] to it, which brings "ask ". */
+static int attach(struct vsock_conn *token, int fd, struct told *told)
+{
+	struct buffer bytes = {0};
+	*told = (struct told){.error = 1};
+	buffer_append(&bytes, "ask ", 4);
+	const struct vsock_dial how = {.first = &bytes, .answer = answer, .connected = connected, .data = told};
+	int rc = vsock_attach(token, fd, &how, NULL);
+	return bytes.data ? -EBADF : rc;
+}
+
+static void test_standby(void)
+{
+	const struct vsock_dial without = {.port = 80};
+	struct virtio_vsock_hdr h;
+	struct told told, other;
+	int pair[2];
+	guest_start(RX_SIZE);
+	unix_pair(pair);
+	CHECK(vsock_dial(guest.vsock, -1, &without, NULL, NULL) == -EINVAL, "without a stream an answer is needed");
+	struct vsock_conn *token = stand_by(&told, &h);
+	CHECK(token != NULL, "a dial without a host stream is made");
+	say(&h, "HI");
+	guest_rounds(2);
+	CHECK(told.answers == 1 && !memcmp(told.line, "HI", 2) && guest_quiet(),
+		"the guest may speak, and it stands by");
+	CHECK(write(pair[1], "stream", 6) == 6 && attach(token, pair[0], &other) == 0 && guest_gets("ask "),
+		"a host stream is attached: its first bytes go at once");
+	guest_rounds(2);
+	CHECK(guest_quiet() && other.calls == 0, "and it waits for the answer");
+	say(&h, "Yes\nhello");
+	CHECK(other.answers == 1 && told.answers == 1 && host_gets(pair[1], "hello"), "which is its own");
+	CHECK(guest_gets("after ") && guest_gets("stream"), "then bytes flow");
+	guest_answer(&h, VIRTIO_VSOCK_OP_CREDIT_REQUEST, 0, NULL, 0);
+	CHECK(guest_expect(VIRTIO_VSOCK_OP_CREDIT_UPDATE, &h) && h.fwd_cnt == 11, "credit is given for all");
+	guest_answer(&h, VIRTIO_VSOCK_OP_RST, 0, NULL, 0);
+	CHECK(read(pair[1], &h, 1) == 0 && guest.vsock->n_conns == 0 && other.calls == 0 && told.calls == 1,
+		"and end as ever");
+	close(pair[1]);
+	guest_stop();
+}
+
+static void test_standby_ends(void)
+{
+	struct vsock_dial how = {.answer = note}, opens = {.answer = answer};
+	struct virtio_vsock_hdr h;
+	struct vsock_conn *token;
+	struct told told, other;
+	guest_start(RX_SIZE);
+	dial(-1, &how, "HELLO", &told, NULL, &h);
+	guest_answer(&h, VIRTIO_VSOCK_OP_RST, 0, NULL, 0);
+	CHECK(told.calls == 1 && told.error == -ECONNREFUSED && !guest.vsock->n_conns, "the guest may refuse it");
+	stand_by(&told, &h);
+	guest_answer(&h, VIRTIO_VSOCK_OP_RST, 0, NULL, 0);
+	CHECK(told.calls == 2 && told.error == -ECONNRESET && !guest.vsock->n_conns, "or reset it");
+	stand_by(&told, &h);
+	guest_answer(&h, VIRTIO_VSOCK_OP_SHUTDOWN, 3, NULL, 0);
+	CHECK(told.calls == 2 && told.error == -ECONNRESET && guest_expect(VIRTIO_VSOCK_OP_RST, NULL) &&
+			!guest.vsock->n_conns,
+		"or close it");
+	dial(-1, &opens, "HELLO", &told, NULL, &h);
+	guest_answer(&h, VIRTIO_VSOCK_OP_RESPONSE, 0, NULL, 0);
+	guest_gets("HELLO");
+	say(&h, "Yes\n and more");
+	CHECK(guest_expect(VIRTIO_VSOCK_OP_RST, NULL) && !guest.vsock->n_conns && !guest.vsock->first_bytes,
+		"there is nothing that it could open");
+	token = stand_by(&told, &h);
+	vsock_cancel(token);
+	CHECK(told.calls == 1 && guest_expect(VIRTIO_VSOCK_OP_RST, NULL) && !guest.vsock->n_conns, "it is cancelled");
+	stand_by(&told, &h);
+	dial(-1, &how, "HELLO", &other, NULL, &h);
+	virtio_reset(vsock_device(guest.vsock));
+	CHECK(told.error == -ECONNRESET && other.error == -ECONNRESET && !guest.vsock->n_conns,
+		"a reset of the device ends all");
+	guest_stop();
+	guest_start(RX_SIZE);
+	stand_by(&told, &h);
+	dial(-1, &how, "HELLO", &other, NULL, &h);
+	guest_stop();
+	CHECK(told.calls == 1 && other.calls == 0, "so does its end, silently");
+}
+
+static void test_attached_ends(void)
+{
+	struct vsock_dial how = {.answer = answer};
+	struct virtio_vsock_hdr h;
+	struct vsock_conn *token;
+	struct told told, other;
+	char bytes[16];
+	int pair[2];
+	guest_start(RX_SIZE);
+	unix_pair(pair);
+	(void)!write(pair[1], "stream", 6);
+	attach(stand_by(&told, &h), pair[0], &other);
+	guest_gets("ask ");
+	guest_answer(&h, VIRTIO_VSOCK_OP_RST, 0, NULL, 0);
+	CHECK(other.calls == 1 && other.error == -ECONNRESET && told.calls == 1 && !guest.vsock->n_conns &&
+			fd_is_open(pair[0]),
+		"a standby that dies gives the host stream back");
+	attach(stand_by(&told, &h), pair[0], &other);
+	guest_gets("ask ");
+	virtio_reset(vsock_device(guest.vsock));
+	CHECK(other.calls == 1 && other.error == -ECONNRESET && fd_is_open(pair[0]), "also with the device");
+	guest_stop();
+	guest_start(RX_SIZE);
+	attach(stand_by(&told, &h), pair[0], &other);
+	guest_gets("ask ");
+	say(&h, "No\n");
+	CHECK(other.calls == 0 && guest_expect(VIRTIO_VSOCK_OP_RST, NULL) && fd_is_open(pair[0]), "so does a no");
+	dial(pair[0], &how, "", &other, NULL, &h);
+	guest_answer(&h, VIRTIO_VSOCK_OP_RESPONSE, 0, NULL, 0);
+	say(&h, "Yes\n");
+	CHECK(guest_gets("after ") && guest_gets("stream"), "it may be dialled again, nothing is lost");
+	guest_answer(&h, VIRTIO_VSOCK_OP_RST, 0, NULL, 0);
+	CHECK(read(pair[1], bytes, 1) == 0, "(over)");
+	close(pair[1]);
+	unix_pair(pair);
+	attach(stand_by(&told, &h), pair[0], &other);
+	guest_gets("ask ");
+	close(pair[1]);
+	guest_rounds(2);
+	CHECK(other.calls == 1 && other.error == -EPIPE && !fd_is_open(pair[0]) &&
+			guest_expect(VIRTIO_VSOCK_OP_RST, NULL),
+		"a client that goes away ends it");
+	unix_pair(pair);
+	token = stand_by(&told, &h);
+	attach(token, pair[0], &other);
+	guest_gets("ask ");
+	vsock_cancel(token);
+	CHECK(other.calls == 0 && !fd_is_open(pair[0]) && guest_expect(VIRTIO_VSOCK_OP_RST, NULL), "as does a cancel");
+	close(pair[1]);
+	unix_pair(pair);
+	token = stand_by(&told, &h);
+	guest.vsock->first_bytes += VSOCK_FIRST_MAX;
+	CHECK(attach(token, pair[0], &other) == -ENOBUFS && !fd_is_open(pair[0]) && told.calls == 1 &&
+			guest_expect(VIRTIO_VSOCK_OP_RST, NULL) && !guest.vsock->n_conns,
+		"an attach that fails ends both");
+	guest.vsock->first_bytes -= VSOCK_FIRST_MAX;
+	close(pair[1]);
+	unix_pair(pair);
+	attach(stand_by(&told, &h), pair[0], &other);
+	guest_stop();
+	CHECK(other.calls == 0 && read(pair[1], bytes, 1) == 0, "and so does the device's end");
+	close(pair[1]);
+}
+
 int main(void)
 {
 	test_open();
@@ -495,5 +669,8 @@ int main(void)
 	test_resets();
 	test_meter();
 	test_without_driver();
+	test_standby();
+	test_standby_ends();
+	test_attached_ends();
 	return tap_done();
 }

@@ -170,35 +170,53 @@ static struct buffer take_buffer(struct buffer *b)
 	return taken;
 }
 
-int vsock_dial(
-	struct vsock *vsock, int fd, const struct vsock_dial *dial, struct vsock_conn **token, struct husk_error *err)
+/** @conn is what @dial says, but for its first bytes. */
+static void take_dial(struct vsock_conn *conn, const struct vsock_dial *dial)
 {
-	CLEANUP_BUFFER struct buffer first = take_buffer(dial->first);
-	if (vsock->n_conns >= VSOCK_CONNECTIONS_MAX) {
-		close(fd);
-		return error_set(err, -ENOSPC, "connect to guest port %u: %d connections are the most there may be",
-			dial->port, VSOCK_CONNECTIONS_MAX);
-	}
-	if (vsock->first_bytes >= VSOCK_FIRST_MAX) {
-		close(fd);
-		return error_set(err, -ENOBUFS,
-			"connect to guest port %u: the guest does not take what others have sent it, %u MiB by now",
-			dial->port, VSOCK_FIRST_MAX >> 20);
-	}
-	struct vsock_conn *conn = vsock_conn_new(vsock, fd, choose_port(vsock, dial->port), dial->port);
-	if (!conn)
-		return error_set(err, -ENOMEM, "connect to guest port %u: no memory, or too much is watched already",
-			dial->port);
-	conn->state = VSOCK_REQUESTED;
 	conn->hybrid = dial->hybrid;
 	conn->close_is_reset = dial->close_is_reset;
-	conn->first = take_buffer(&first);
-	vsock->first_bytes += conn->first.size;
 	conn->connected = dial->connected;
 	conn->answer = dial->answer;
 	conn->data = dial->data;
 	conn->meter = dial->meter;
 	conn->begun_ns = dial->meter ? dial->begun_ns : 0;
+}
+
+/** May more first bytes be kept? */
+static int check_first(const struct vsock *vsock, uint32_t port, struct husk_error *err)
+{
+	if (vsock->first_bytes < VSOCK_FIRST_MAX)
+		return 0;
+	return error_set(err, -ENOBUFS,
+		"connect to guest port %u: the guest does not take what others have sent it, %u MiB by now", port,
+		VSOCK_FIRST_MAX >> 20);
+}
+
+static int no_memory(uint32_t port, struct husk_error *err)
+{
+	return error_set(err, -ENOMEM, "connect to guest port %u: no memory, or too much is watched already", port);
+}
+
+int vsock_dial(
+	struct vsock *vsock, int fd, const struct vsock_dial *dial, struct vsock_conn **token, struct husk_error *err)
+{
+	CLEANUP_BUFFER struct buffer first = take_buffer(dial->first);
+	CLEANUP_FD int owned = fd;
+	if (fd < 0 && !dial->answer)
+		return error_set(err, -EINVAL, "connect to guest port %u: nothing to connect it with", dial->port);
+	if (vsock->n_conns >= VSOCK_CONNECTIONS_MAX)
+		return error_set(err, -ENOSPC, "connect to guest port %u: %d connections are the most there may be",
+			dial->port, VSOCK_CONNECTIONS_MAX);
+	int rc = check_first(vsock, dial->port, err);
+	if (rc < 0)
+		return rc;
+	struct vsock_conn *conn = vsock_conn_new(vsock, steal_fd(&owned), choose_port(vsock, dial->port), dial->port);
+	if (!conn)
+		return no_memory(dial->port, err);
+	conn->state = VSOCK_REQUESTED;
+	take_dial(conn, dial);
+	conn->first = take_buffer(&first);
+	vsock->first_bytes += conn->first.size;
 	conn->deadline_ns = clock_monotonic_ns() + VSOCK_CONNECT_TIMEOUT_MS * 1000000ULL;
 	if (token)
 		*token = conn;
@@ -207,6 +225,42 @@ int vsock_dial(
 	if (only)
 		arm_timer(vsock);
 	vsock_conn_wake(conn, VSOCK_SEND_REQUEST);
+	vsock_pump(vsock);
+	return 0;
+}
+
+/** vsock_attach(), after which a failure is to end @conn. */
+static int attach(struct vsock_conn *conn, int fd, const struct vsock_dial *dial, struct husk_error *err)
+{
+	CLEANUP_BUFFER struct buffer first = take_buffer(dial->first);
+	CLEANUP_FD int owned = fd;
+	size_t n = first.size;
+	int rc = check_first(conn->vsock, conn->peer_port, err);
+	if (rc < 0)
+		return rc;
+	if (conn->first.size) /* of a guest that answers before it is asked */
+		rc = buffer_append(&conn->first, buffer_bytes(&first), n);
+	else
+		conn->first = take_buffer(&first);
+	if (rc == 0)
+		conn->vsock->first_bytes += n;
+	if (rc < 0 || vsock_conn_adopt(conn, steal_fd(&owned)) < 0)
+		return no_memory(conn->peer_port, err);
+	return 0;
+}
+
+int vsock_attach(struct vsock_conn *conn, int fd, const struct vsock_dial *dial, struct husk_error *err)
+{
+	struct vsock *vsock = conn->vsock;
+	int rc = attach(conn, fd, dial, err);
+	if (rc < 0) {
+		vsock_cancel(conn);
+		return rc;
+	}
+	take_dial(conn, dial);
+	conn->attached = true;
+	conn->readable = true;
+	vsock_conn_wake(conn, 0);
 	vsock_pump(vsock);
 	return 0;
 }

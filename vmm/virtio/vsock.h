@@ -83,6 +83,13 @@ struct vsock_dial {
 struct vsock_conn;
 int vsock_dial(
 	struct vsock *vsock, int fd, const struct vsock_dial *dial, struct vsock_conn **token, struct husk_error *err);
+/** A dial may go without a host stream, @fd -1, for the time when one comes: answer() is needed, may speak to the guest's
+ *  program only by dial->first, and says MORE, or GIVE_BACK for good; connected() is called as ever. Once it has said 0,
+ *  this ties the host stream @fd (taken, also on failure) to it, as a dial that the guest has accepted, with what @dial says
+ *  in place of what was said before, but for the port; answer() is needed again. From then on one thing differs: when the
+ *  guest ends it before the answer, connected() gets -ECONNRESET and the host stream is the caller's again, nothing was read
+ *  from it or written. Fails as vsock_dial() does, and @token is void, nothing more is called. */
+int vsock_attach(struct vsock_conn *token, int fd, const struct vsock_dial *dial, struct husk_error *err);
 /** Give up a dial that is under way: the guest is told, the host stream closed, nothing more is called. */
 void vsock_cancel(struct vsock_conn *token);
 

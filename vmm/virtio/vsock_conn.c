@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* vsock_conn.c - a vsock connection's life, and its host stream */
+#include "base/cleanup.h"
 #include "vmm/virtio/vsock_internal.h"
 
 #include <stdlib.h>
@@ -50,24 +51,34 @@ static void widen(int fd, uint32_t buf_alloc)
 		setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &size, sizeof(size));
 }
 
+int vsock_conn_adopt(struct vsock_conn *conn, int fd)
+{
+	int rc = loop_add(conn->vsock->loop, &conn->watch, fd, 0, on_host, NULL);
+	if (rc < 0) {
+		close(fd);
+		conn->watch.fd = -1;
+	} else if (conn->buf_alloc == choose_buf_alloc(0)) {
+		widen(fd, conn->buf_alloc);
+	}
+	return rc;
+}
+
 struct vsock_conn *vsock_conn_new(struct vsock *vsock, int fd, uint32_t local_port, uint32_t peer_port)
 {
+	CLEANUP_FD int owned = fd;
 	struct vsock_conn *conn = vsock->n_conns < VSOCK_CONNECTIONS_MAX ? calloc(1, sizeof(*conn)) : NULL;
-	if (!conn) {
-		close(fd);
+	if (!conn)
 		return NULL;
-	}
 	conn->vsock = vsock;
 	conn->local_port = local_port;
 	conn->peer_port = peer_port;
-	if (loop_add(vsock->loop, &conn->watch, fd, 0, on_host, NULL) < 0) {
-		close(fd);
+	conn->watch.fd = -1;
+	conn->buf_alloc = choose_buf_alloc(vsock->n_conns);
+	if (fd >= 0 && vsock_conn_adopt(conn, steal_fd(&owned)) < 0) {
 		free(conn);
 		return NULL;
 	}
-	conn->buf_alloc = choose_buf_alloc(vsock->n_conns++);
-	if (conn->buf_alloc == choose_buf_alloc(0))
-		widen(fd, conn->buf_alloc);
+	vsock->n_conns++;
 	struct vsock_conn **bucket = bucket_of(vsock, local_port, peer_port);
 	conn->next_in_bucket = *bucket;
 	*bucket = conn;
@@ -228,11 +239,17 @@ static void open_stream(struct vsock_conn *conn)
 	vsock_conn_wake(conn, 0);
 }
 
-/** Keep the guest's side's end to be told and let go of the host stream. */
-static void give_back(struct vsock_conn *conn)
+/** The host stream is the caller's again. */
+static void let_go(struct vsock_conn *conn)
 {
 	loop_remove(conn->vsock->loop, &conn->watch);
 	conn->watch.fd = -1;
+}
+
+/** Keep the guest's side's end to be told and let go of the host stream. */
+static void give_back(struct vsock_conn *conn)
+{
+	let_go(conn);
 	vsock_conn_abort(conn, true, 0);
 }
 
@@ -250,7 +267,7 @@ static uint32_t hear(struct vsock_conn *conn, const struct iovec *iov, unsigned 
 		memcpy(copy, (const uint8_t *)iov[i].iov_base + at, n);
 		enum vsock_verdict verdict = conn->answer(conn->data, copy, n, &used, &conn->first);
 		conn->vsock->first_bytes += conn->first.size - said;
-		if (verdict == VSOCK_GIVE_BACK) {
+		if (verdict == VSOCK_GIVE_BACK || (verdict == VSOCK_OPEN && conn->watch.fd < 0)) {
 			give_back(conn);
 			return bytes;
 		}
@@ -365,6 +382,8 @@ void vsock_conn_abort(struct vsock_conn *conn, bool tell, int error)
 	vsock_connected_fn *connected = conn->state < VSOCK_ESTABLISHED && error ? conn->connected : NULL;
 	void *data = conn->data;
 	struct linger linger = {.l_onoff = 1}; /* TCP: a reset instead of an end */
+	if (conn->attached && conn->state == VSOCK_ASKING && error == -ECONNRESET)
+		let_go(conn);
 	if (conn->watch.fd >= 0 && conn->state == VSOCK_ESTABLISHED)
 		setsockopt(conn->watch.fd, SOL_SOCKET, SO_LINGER, &linger, sizeof(linger));
 	close_stream(conn);

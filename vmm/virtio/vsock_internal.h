@@ -16,7 +16,8 @@
  * its credit has broken the protocol and gets a reset.
  *
  * A connect of the host may bring bytes for the guest that come before those of the host stream (`first`), and a callback
- * that hears the guest's first bytes (`answer`) and decides by them: until it has, the host stream is left as it is.
+ * that hears the guest's first bytes (`answer`) and decides by them: until it has, the host stream is left as it is. It may
+ * even come later: a connection without one stays ASKING until it is attached.
  *
  * States: REQUESTED (we asked, the guest has not answered), ASKING (it has, and the callback awaits its answer), ESTABLISHED,
  * CLOSING (a reset is to be sent, the guest's last bytes may still flow to the host), ORPHAN (as CLOSING, the guest knows, no
@@ -38,7 +39,7 @@
  *   guest: RST, before SHUTDOWN(SEND)             ESTABLISHED       host stream reset, `out` dropped
  *   guest: RST, after SHUTDOWN(SEND)              ESTABLISHED       `out` is written, then close
  *   guest: RST                                    CLOSING           `out` is written, then close
- *   guest: RST or SHUTDOWN                        REQUESTED, ASKING host stream closed, connected(error)
+ *   guest: RST or SHUTDOWN                        REQUESTED, ASKING host stream closed (attached: let go), connected(error)
  *   both directions ended                         ESTABLISHED       RST
  *   the device is reset                           ESTABLISHED       `out` is written, then close
  *
@@ -91,6 +92,7 @@ struct vsock_conn {
 	bool hybrid, close_is_reset, asked;
 	bool counted; /* in meter->active */
 	bool by_guest; /* it asked */
+	bool attached; /* the host stream came later */
 	struct loop_watch watch; /* fd owned, -1: closed */
 	/* guest to host: free-running counts (§5.10.6.3) */
 	uint32_t buf_alloc, rx_cnt, fwd_cnt, told_fwd_cnt;
@@ -152,8 +154,11 @@ struct vsock {
 
 /* ---- vsock_conn.c ---- */
 struct vsock_conn *vsock_conn_find(const struct vsock *vsock, uint32_t local_port, uint32_t peer_port);
-/** Make one over @fd (taken, also on failure), watched for its end; NULL without memory or beyond the limit. */
+/** Make one over @fd (taken, also on failure; -1: there is none yet), watched for its end; NULL without memory or beyond the
+ *  limit. */
 struct vsock_conn *vsock_conn_new(struct vsock *vsock, int fd, uint32_t local_port, uint32_t peer_port);
+/** Give @conn, which has none, the host stream @fd (taken, also on failure). */
+int vsock_conn_adopt(struct vsock_conn *conn, int fd);
 /** Put it in the list of those with something to send. */
 void vsock_conn_wake(struct vsock_conn *conn, unsigned pending);
 /** Watch the host stream for what can be worked on. */
