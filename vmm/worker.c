@@ -22,6 +22,7 @@
 
 #define LISTEN_WAIT_MS 10000 /* an emulated guest is slow to come up */
 #define LISTEN_WAIT_HARDWARE_MS 1000
+#define STANDBYS 8 /* connections to the agent that await their use; each is a socket of the guest's */
 
 void worker_log(struct worker *w, const char *format, ...)
 {
@@ -222,6 +223,7 @@ static int make_doors(struct worker *w, struct husk_error *err)
 		.vsock = w->vsock,
 		.stats = w->stats,
 		.listen_wait_ms = c->listen_wait_ms ? c->listen_wait_ms : usual_ms,
+		.standbys = STANDBYS,
 		.log = on_door_line,
 		.data = w};
 	rc = doors_create(&setup, &w->doors, err);

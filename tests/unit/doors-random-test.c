@@ -201,6 +201,7 @@ static bool run(unsigned steps)
 		clients[i] = -1;
 	for (unsigned i = 0; i < ROUTERS; i++)
 		routers[i] = -1;
+	rig.standbys = pick(4);
 	rig_start(3 + pick(20));
 	rig.doors->answer_ns = 2000000;
 	rig.quiet = true;

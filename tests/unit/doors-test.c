@@ -567,6 +567,151 @@ static void test_no_descriptors(void)
 	rig_stop();
 }
 
+/** How many standbys are ready. */
+static unsigned n_ready(void)
+{
+	unsigned n = 0;
+	for (unsigned i = 0; i < DOORS_STANDBYS_MAX; i++)
+		n += rig.doors->standby[i].ready;
+	return n;
+}
+
+static void start_standbys(void)
+{
+	rig.standbys = 2;
+	rig_start(RIG_WAIT_MS);
+	rig.standbys = 0;
+	rig_door(DOOR, VM_DOOR_UNIX, 80);
+	rig_ready(80);
+	rig_until(n_ready() == 2);
+}
+
+static void test_standbys(void)
+{
+	unsigned fds = rig_fds();
+	start_standbys();
+	CHECK(n_ready() == 2 && rig.agent.n_conns == 3, "what the agent says of a listener has standbys made");
+	rig_turn(3);
+	unsigned before = rig_fds();
+	CHECK(rig.agent.n_forwards == 0 && before == rig_fds(), "which ask for nothing");
+	int fd = rig_connect(DOOR);
+	rig_turn(1);
+	CHECK(n_ready() == 1 && rig.agent.n_conns == 3, "who comes takes one");
+	CHECK(rig_echoes(fd, "ping") && rig.agent.last->forwarded == 80 && METER.active == 1, "and is at the port");
+	CHECK(METER.bytes_in == 4 && METER.bytes_out == 4 && METER.stage[DOOR_CONNECT].count == 1 &&
+			METER.stage[DOOR_FIRST_BYTE].count == 1,
+		"counted as ever");
+	CHECK(rig_until(n_ready() == 2) && rig.agent.n_conns == 4, "another one takes its place");
+	int many[5];
+	for (unsigned i = 0; i < ARRAY_SIZE(many); i++) {
+		many[i] = rig_connect(DOOR);
+		send(many[i], "early", 5, 0);
+	}
+	bool all = true;
+	for (unsigned i = 0; i < ARRAY_SIZE(many); i++)
+		all = rig_reads(many[i], "early") && all;
+	CHECK(all && METER.refused == 0 && METER.bytes_in == 29, "more than there are standbys for: the others dial");
+	CHECK(rig_until(n_ready() == 2), "and again");
+	for (unsigned i = 0; i < ARRAY_SIZE(many); i++)
+		close(many[i]);
+	close(fd);
+	CHECK(rig_until(rig.agent.n_conns == 3 && METER.active == 0), "when they have gone the standbys are left");
+	CHECK(doors_remove(rig.doors, DOOR, NULL) == 0 && rig_until(rig.agent.n_conns == 1),
+		"until the door is removed");
+	rig_door(VM_DOOR_EXEC_ID, VM_DOOR_EXEC, 0);
+	rig_listening(81);
+	uint64_t begun = clock_monotonic_ns();
+	while (clock_monotonic_ns() - begun < 20000000)
+		fake_agent_turn(&rig.agent, 5);
+	CHECK(rig.agent.n_conns == 1, "an exec door needs none");
+	rig_stop();
+	CHECK(rig_fds() == fds, "no descriptor is left");
+}
+
+/** Every standby that the agent holds is reset. */
+static void reset_standbys(void)
+{
+	for (unsigned i = 0; i < FAKE_AGENT_SLOTS; i++)
+		for (struct fake_conn *c = rig.agent.slots[i], *next; c; c = next) {
+			next = c->next;
+			if (c->state == FAKE_FRAMES)
+				fake_agent_reset(&rig.agent, c);
+		}
+}
+
+static void test_standbys_lost(void)
+{
+	unsigned fds = rig_fds();
+	start_standbys();
+	reset_standbys();
+	CHECK(n_ready() == 0 && rig.agent.n_conns == 1 && rig.n_lines == 0, "standbys that the agent resets are gone");
+	uint64_t begun = clock_monotonic_ns();
+	while (clock_monotonic_ns() - begun < 20000000)
+		fake_agent_turn(&rig.agent, 5);
+	CHECK(rig.agent.n_conns == 1, "and not made again for nobody");
+	int fd = rig_connect(DOOR);
+	CHECK(rig_echoes(fd, "x") && rig_until(n_ready() == 2), "who comes dials, and has them made");
+	rig.agent.answer = FAKE_RESET_ONCE;
+	int second = rig_connect(DOOR);
+	CHECK(rig_echoes(second, "again") && METER.refused == 0 && rig.agent.n_forwards == 3 && rig.n_lines == 0,
+		"one that dies when it is asked costs a second question");
+	rig_until(n_ready() == 2);
+	rig.agent.answer = FAKE_RESET;
+	int third = rig_connect(DOOR);
+	CHECK(rig_until(rig_closed(third)) && rig.agent.n_forwards == 5 && METER.refused == 1 &&
+			rig_said("did not take it"),
+		"and no third one");
+	rig_turn(2);
+	rig.agent.answer = FAKE_REFUSE;
+	rig.agent.n_forwards = 0;
+	int refused = rig_connect(DOOR);
+	CHECK(rig_until(METER.waiting == 1) && rig.agent.n_forwards == 1, "a refusal is an answer");
+	rig.agent.answer = FAKE_OK;
+	rig_listening(80);
+	CHECK(rig_echoes(refused, "later") && rig_until(n_ready() == 2), "after which it waits as ever");
+	rig.agent.answer = FAKE_NEVER;
+	int gone = rig_connect(DOOR), stays = rig_connect(DOOR);
+	rig_turn(3);
+	close(gone);
+	CHECK(rig_until(METER.refused == 2) && n_ready() == 0, "a client that goes takes its standby along");
+	virtio_reset(vsock_device(rig.agent.vsock));
+	CHECK(METER.refused == 2 && METER.active == 0, "a guest that resets its device: who asked asks again");
+	doors_stop(rig.doors);
+	CHECK(rig_closed(stays) && METER.refused == 3, "and is closed with the doors");
+	close(fd);
+	close(second);
+	close(third);
+	close(refused);
+	close(stays);
+	rig_stop();
+	CHECK(rig_fds() == fds, "no descriptor is left of all this");
+}
+
+/** An agent that says anything but HELLO on a standby. */
+static void test_standbys_lied_to(void)
+{
+	static const uint8_t lies[][13] = {{4, 0, 0, 0, AGENT_HELLO, 0, 0, 0, 2}, {4, 0, 0, 0, AGENT_OK, 0, 0, 0, 1},
+		{0xff, 0xff, 0xff, 0xff, 1, 2, 3, 4}, {4, 0, 0, 0, AGENT_HELLO, 0, 0, 0, 1, 0, 0, 0, 7}};
+	for (unsigned i = 0; i < ARRAY_SIZE(lies); i++) {
+		rig.standbys = 2;
+		rig_start(RIG_WAIT_MS);
+		rig.standbys = 0;
+		rig_door(DOOR, VM_DOOR_UNIX, 80);
+		rig_ready(0);
+		rig.agent.hello = lies[i];
+		rig.agent.hello_size = i == 3 ? 13 : 12;
+		rig_listening(80);
+		rig_until(rig.doors->refill_ns);
+		rig_until(!rig.doors->refill_ns);
+		CHECK(rig_until(rig.agent.n_conns == 1) && n_ready() == 0, "a standby that is told no HELLO is ended");
+		rig.agent.hello = NULL;
+		int fd = rig_connect(DOOR);
+		CHECK(rig_echoes(fd, "x"), "and who comes dials");
+		close(fd);
+		rig_stop();
+	}
+}
+
 int main(void)
 {
 	unsigned before = rig_fds();
@@ -589,5 +734,8 @@ int main(void)
 	test_log_limit();
 	test_no_descriptors();
 	CHECK(rig_fds() == before, "no descriptor is left");
+	test_standbys();
+	test_standbys_lost();
+	test_standbys_lied_to();
 	return tap_done();
 }

@@ -32,6 +32,7 @@ static struct rig {
 	char lines[64][512];
 	unsigned n_lines;
 	bool quiet; /* lines are not shown */
+	unsigned standbys; /* of the next rig_start() */
 	struct sockaddr_storage address[VM_DOORS_MAX + 1]; /* of the door with that id */
 	socklen_t address_size[VM_DOORS_MAX + 1];
 } rig;
@@ -62,6 +63,7 @@ static inline void rig_start(uint64_t listen_wait_ms)
 		.vsock = rig.agent.vsock,
 		.stats = &rig.stats,
 		.listen_wait_ms = listen_wait_ms,
+		.standbys = rig.standbys,
 		.log = rig_line};
 	if (doors_create(&setup, &rig.doors, &err) < 0) {
 		printf("Bail out! %s\n", err.message);

@@ -131,6 +131,13 @@ static void answer_ok(struct fake_agent *a, struct fake_conn *c, enum fake_answe
 	flush(a, c);
 }
 
+void fake_agent_reset(struct fake_agent *a, struct fake_conn *c)
+{
+	struct fake_conn gone = *c;
+	forget(a, c->host_port);
+	put(a, &gone, VIRTIO_VSOCK_OP_RST, 0, NULL, 0);
+}
+
 static void on_forward(struct fake_agent *a, struct fake_conn *c)
 {
 	static const uint8_t huge[AGENT_HEADER_SIZE] = {0, 0, 1, 0, AGENT_ERROR};
@@ -160,9 +167,12 @@ static void on_forward(struct fake_agent *a, struct fake_conn *c)
 	case FAKE_WRONG:
 		agent_frame_put(&c->out, AGENT_STDOUT, 1, "x", 1);
 		break;
+	case FAKE_RESET_ONCE:
+		a->answer = FAKE_OK;
+		fake_agent_reset(a, c);
+		return;
 	case FAKE_RESET:
-		put(a, c, VIRTIO_VSOCK_OP_RST, 0, NULL, 0);
-		forget(a, c->host_port);
+		fake_agent_reset(a, c);
 		return;
 	case FAKE_NEVER:
 		return;
@@ -181,6 +191,8 @@ static void on_frames(struct fake_agent *a, struct fake_conn *c)
 		if (type == AGENT_FORWARD && !agent_forward_get(&frame, &c->forwarded))
 			abort();
 		buffer_consume(&c->in, (size_t)n);
+		if (!c->in.size)
+			flush(a, c);
 		if (type == AGENT_FORWARD) {
 			on_forward(a, c);
 			return;
@@ -227,7 +239,10 @@ static void on_request(struct fake_agent *a, const struct virtio_vsock_hdr *h)
 	a->slots[c->host_port % FAKE_AGENT_SLOTS] = c;
 	a->n_conns++;
 	put(a, c, VIRTIO_VSOCK_OP_RESPONSE, 0, NULL, 0);
-	agent_hello_put(&c->out);
+	if (a->hello)
+		buffer_append(&c->out, a->hello, a->hello_size);
+	else
+		agent_hello_put(&c->out);
 	if (a->answer != FAKE_OK && a->answer != FAKE_OK_BYTEWISE) /* those get it with the answer */
 		flush(a, c);
 }

@@ -28,6 +28,7 @@ enum fake_answer {
 	FAKE_ENDLESS, /* a frame that is larger than any answer */
 	FAKE_WRONG, /* a frame that is out of place */
 	FAKE_RESET, /* a reset of the connection */
+	FAKE_RESET_ONCE, /* and OK to the next */
 	FAKE_NEVER, /* nothing; fake_agent_release() makes it OK */
 };
 
@@ -56,6 +57,8 @@ struct fake_agent {
 	bool echo;
 	bool deaf; /* refuses connects */
 	bool no_listeners; /* answers LISTENERS with ERROR UNSUPPORTED */
+	const uint8_t *hello; /* hello_size bytes instead of HELLO; NULL: HELLO */
+	size_t hello_size;
 	uint16_t ports[AGENT_LISTENERS_MAX];
 	size_t n_ports;
 };
@@ -73,5 +76,7 @@ void fake_agent_say(struct fake_agent *agent, const void *bytes, size_t n);
 void fake_agent_release(struct fake_agent *agent);
 /** Answer REFUSED to one that asked and got nothing. */
 void fake_agent_refuse(struct fake_agent *agent, struct fake_conn *conn);
+/** Reset a connection; @conn is gone. */
+void fake_agent_reset(struct fake_agent *agent, struct fake_conn *conn);
 
 #endif

@@ -77,6 +77,7 @@ static void on_timer(struct loop_watch *watch, uint32_t events)
 	loop_timer_set(watch, 0);
 	doors->timer_ns = 0;
 	passages_expire(doors);
+	standbys_refill(doors);
 }
 
 static void on_again(struct loop_watch *watch, uint32_t events)
@@ -186,6 +187,8 @@ int doors_remove(struct doors *doors, uint32_t id, struct husk_error *err)
 	if (id < 1 || id > VM_DOORS_MAX || !doors->door[id - 1])
 		return error_set(err, -ENOENT, "close a door: there is none with id %u", id);
 	close_door(doors, id - 1);
+	if (!standbys_needed(doors))
+		standbys_end(doors);
 	return 0;
 }
 
@@ -215,6 +218,7 @@ void doors_stop(struct doors *doors)
 {
 	doors->stopped = true;
 	guest_listeners_end(doors);
+	standbys_end(doors);
 	for (unsigned i = 0; i < VM_DOORS_MAX; i++)
 		if (doors->door[i])
 			close_door(doors, i);
@@ -249,6 +253,8 @@ int doors_create(const struct doors_setup *setup, struct doors **out, struct hus
 		return error_set(err, -ENOMEM, "make the doors: out of memory");
 	}
 	doors->setup = *setup;
+	if (doors->setup.standbys > DOORS_STANDBYS_MAX)
+		doors->setup.standbys = DOORS_STANDBYS_MAX;
 	doors->stats = setup->stats ? setup->stats : doors->own_stats;
 	doors->wait_ns = wait_ms * 1000000;
 	doors->answer_ns = DOORS_ANSWER_MS * 1000000ull;

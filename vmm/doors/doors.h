@@ -13,6 +13,9 @@
  * end. A connection that is refused although its port is listed waits for the next LISTENING. With an agent that cannot tell
  * listeners (ERROR UNSUPPORTED) it is asked once and not again.
  *
+ * Of the way to the service the connection to the agent is the longest part: a few are kept ready while there is a door that
+ * needs FORWARD, and one that has been used is replaced once the guest has had time to serve whom it was used for.
+ *
  * What the guest says is hostile: frames are bounded, the table is, and nothing in it is used but ports to ask the agent
  * for. What comes from host programs is no better: a router's framing errors close the router's connection with all
  * descriptors that came.
@@ -26,11 +29,14 @@
 
 struct doors;
 
+#define DOORS_STANDBYS_MAX 8
+
 struct doors_setup {
 	struct loop *loop;
 	struct vsock *vsock;
 	struct vm_stats *stats; /* mapped; NULL: the doors keep their own, without what the muxer counts */
 	uint64_t listen_wait_ms;
+	unsigned standbys; /* connections to the agent that are kept for those to come, at most DOORS_STANDBYS_MAX */
 	/** A line for the VM's log, without newline: at most one per connection given up, and rate-limited. May be NULL. */
 	void (*log)(void *data, const char *line);
 	void *data;

@@ -14,7 +14,7 @@
  * eventfd brings it back to us from the loop, or the next one in the queue. One timer serves these lists: within each the
  * time to go is the same for all.
  *
- * guest_listeners.c keeps the table of what the workload listens on.
+ * guest_listeners.c keeps the table of what the workload listens on, standby.c the connections to the agent that stand ready.
  */
 #ifndef VMM_DOORS_INTERNAL_H
 #define VMM_DOORS_INTERNAL_H
@@ -30,6 +30,7 @@
 #define DOORS_QUEUED_MS 60000 /* in the queue */
 #define DOORS_PREFIX_MAX (64u << 20) /* bytes of prefixes that wait; beyond that routers are not read */
 #define DOORS_ANSWER_MS 15000 /* for the agent's answer; more than VSOCK_CONNECT_TIMEOUT_MS, which is part of it */
+#define DOORS_REFILL_MS 10 /* until used connections to the agent are replaced: first the guest serves */
 #define DOORS_LOG_BURST 20 /* lines at once, */
 #define DOORS_LOG_MS 1000 /* and one more per so many milliseconds */
 
@@ -74,12 +75,22 @@ struct guest_listeners {
 	uint64_t listed[65536 / 64]; /* the same, a bit per port */
 };
 
+/** A connection to the agent that awaits its use. */
+struct standby {
+	struct doors *doors;
+	struct vsock_conn *token; /* NULL: this place is free */
+	bool ready; /* the agent has said HELLO */
+	struct buffer heard; /* of it */
+};
+
 struct doors {
 	struct doors_setup setup;
 	struct vm_stats *own_stats; /* owned; NULL: setup.stats are used */
 	struct vm_stats *stats;
 	struct door *door[VM_DOORS_MAX];
 	struct guest_listeners listeners;
+	struct standby standby[DOORS_STANDBYS_MAX];
+	uint64_t refill_ns; /* when the free places are filled; 0: not now */
 	struct list waiting, asking, returned;
 	unsigned n_waiting;
 	size_t prefix_bytes; /* of all passages */
@@ -124,6 +135,18 @@ void guest_listeners_ask(struct doors *doors);
 void guest_listeners_end(struct doors *doors);
 /** The port to ask for on behalf of a door that leads to @port (0: the first); 0: there is none now. */
 uint16_t guest_listeners_find(const struct guest_listeners *listeners, uint32_t port);
+
+/* ---- standby.c ---- */
+/** Is there a door whose connections ask the agent for a port? */
+bool standbys_needed(const struct doors *doors);
+/** The guest can be asked: have connections made for who comes, in a while. */
+void standbys_want(struct doors *doors);
+/** Make those that are due, or have the timer come for them. */
+void standbys_refill(struct doors *doors);
+/** One that is ready, for vsock_attach(); NULL when there is none. */
+struct vsock_conn *standby_take(struct doors *doors);
+/** End all. */
+void standbys_end(struct doors *doors);
 
 /* ---- handoff.c ---- */
 /** Read the door's routers again that were left unread while DOORS_PREFIX_MAX was reached. */

@@ -147,6 +147,8 @@ static void on_agent(struct loop_watch *watch, uint32_t events)
 	}
 	if (rc > 0 || rc == -ENOTSUP)
 		passages_review(doors);
+	if (rc > 0 && l->n_ports)
+		standbys_want(doors);
 }
 
 static void on_connected(void *data, int error)

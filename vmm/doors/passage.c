@@ -12,7 +12,8 @@
  *
  * The agent's answer is HELLO and OK, or HELLO and ERROR. It is collected until it is whole, in at most ANSWER_MAX bytes.
  * ERROR REFUSED means that the listener has gone since it was told: the passage waits for the next LISTENING, within its
- * time. Every other answer gives it up.
+ * time. Every other answer gives it up. An end instead of an answer says little where a standby was used, which may have been
+ * dead before: then the agent is asked once more, over a connection of its own.
  */
 #include "vmm/doors/doors_internal.h"
 
@@ -38,11 +39,12 @@ struct passage {
 	uint8_t state;
 	bool vsock, hybrid; /* to an AF_VSOCK port, without the agent's help */
 	bool waited;
+	bool standby; /* asked over one: the agent has said HELLO */
 	uint32_t port; /* asked for */
 	uint32_t early; /* bytes of the client that went along with the question */
 	uint64_t begun_ns, queued_ns, asked_ns;
 	uint64_t generation; /* of the table that told of the port */
-	struct vsock_conn *token; /* while ASKING */
+	struct vsock_conn *token; /* while ASKING; at its beginning a standby's */
 	struct buffer answer, prefix;
 	char *why; /* RETURNED: owned, why it is given up; NULL: it may ask again */
 };
@@ -148,6 +150,8 @@ static void give_up_waiting(struct passage *p)
 
 /* ---- asking ---- */
 
+static void ask(struct passage *p, uint16_t port, bool standby);
+
 static void on_connected(void *data, int error)
 {
 	struct passage *p = data;
@@ -158,6 +162,8 @@ static void on_connected(void *data, int error)
 	if (error == 0) {
 		histogram_add(&p->door->meter->stage[DOOR_CONNECT], clock_monotonic_ns() - p->asked_ns);
 		passage_free(p);
+	} else if (error == -ECONNRESET && p->standby) { /* it is ours again: the standby may have been dead */
+		ask(p, (uint16_t)p->port, false);
 	} else if (error == -EPIPE || p->vsock) { /* the client went away; or hears from its protocol */
 		passage_end(p);
 	} else {
@@ -194,6 +200,7 @@ static enum vsock_verdict passage_open(struct passage *p, struct buffer *first)
 		return VSOCK_GIVE_BACK;
 	}
 	histogram_add(&p->door->meter->stage[DOOR_CONNECT], clock_monotonic_ns() - p->asked_ns);
+	standbys_want(doors_of(p));
 	passage_free(p);
 	return VSOCK_OPEN;
 }
@@ -202,7 +209,7 @@ static enum vsock_verdict passage_open(struct passage *p, struct buffer *first)
 static enum vsock_verdict judge(struct passage *p, size_t *size, char why[WHY_SIZE])
 {
 	struct agent_frame frame;
-	bool greeted = false;
+	bool greeted = p->standby;
 	uint32_t value;
 	long n;
 
@@ -256,7 +263,7 @@ static enum vsock_verdict on_answer(void *data, const void *bytes, size_t n, siz
 	return VSOCK_GIVE_BACK;
 }
 
-/** Put @p, which is in no list, into doors->asking and on its way. */
+/** Put @p, which is in no list, into doors->asking and on its way, with the standby that is its token or by a dial. */
 static void dial(struct passage *p, struct vsock_dial *how)
 {
 	struct doors *doors = doors_of(p);
@@ -273,7 +280,8 @@ static void dial(struct passage *p, struct vsock_dial *how)
 	list_append(&doors->asking, &p->list);
 	p->door->n_asking++;
 	doors_timer_need(doors, p->asked_ns + doors->answer_ns);
-	if (vsock_dial(doors->setup.vsock, p->fd, how, &p->token, &err) < 0) {
+	if ((p->token ? vsock_attach(p->token, p->fd, how, &err)
+		      : vsock_dial(doors->setup.vsock, p->fd, how, &p->token, &err)) < 0) {
 		p->token = NULL;
 		give_up(p, "%s", err.message);
 	}
@@ -328,7 +336,9 @@ static int put_early(struct passage *p, struct buffer *first)
 	return 0;
 }
 
-static void ask(struct passage *p, uint16_t port)
+/** Ask the agent for @port: over a standby where there is one and @standby says so, over a connection of its own otherwise,
+ *  or later, when its turn comes. */
+static void ask(struct passage *p, uint16_t port, bool standby)
 {
 	CLEANUP_BUFFER struct buffer first = {0};
 	struct vsock_dial how = {.port = AGENT_PORT, .close_is_reset = true, .first = &first, .answer = on_answer};
@@ -341,10 +351,16 @@ static void ask(struct passage *p, uint16_t port)
 	buffer_free(&p->answer);
 	p->port = port;
 	p->generation = doors_of(p)->listeners.generation;
-	if (agent_hello_put(&first) < 0 || agent_forward_put(&first, port) < 0 || put_early(p, &first) < 0)
-		give_up(p, "out of memory");
-	else
+	p->token = standby ? standby_take(doors_of(p)) : NULL;
+	p->standby = p->token != NULL;
+	if ((p->standby || agent_hello_put(&first) == 0) && agent_forward_put(&first, port) == 0 &&
+		put_early(p, &first) == 0) {
 		dial(p, &how);
+		return;
+	}
+	if (p->token)
+		vsock_cancel(steal_pointer(&p->token));
+	give_up(p, "out of memory");
 }
 
 /* ---- waiting ---- */
@@ -396,9 +412,9 @@ static void proceed(struct passage *p)
 		if (p->door->is.guest_port == 0)
 			give_up(p, "which port is the guest's first cannot be told; name one");
 		else
-			ask(p, (uint16_t)p->door->is.guest_port);
+			ask(p, (uint16_t)p->door->is.guest_port, true);
 	} else if (port) {
-		ask(p, port);
+		ask(p, port, true);
 	} else {
 		wait_for_port(p);
 	}
