@@ -425,15 +425,17 @@ static void forward_begin(struct forward *f)
 	const int one = 1;
 
 	attempt_end(f);
-	setsockopt(f->watch[TO_HOST].fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
 	agent_frame_put(&c->out, AGENT_OK, 0, NULL, 0);
-	loop_remove(&c->agent->loop, &c->watch);
-	f->watch[TO_SERVICE].fd = steal_fd(&c->watch.fd);
 	f->flow[TO_SERVICE].rest = c->in;
 	f->flow[TO_HOST].rest = c->out;
 	c->in = c->out = (struct buffer){0};
 	c->state = CONNECTION_HANDED_OVER;
+	f->watch[TO_SERVICE].fd = c->watch.fd;
+	/* The service's work begins first, then the host's; what is left to do is nobody's to wait for. */
 	bool to_service = flow_flush(f, TO_SERVICE) >= 0, to_host = flow_flush(f, TO_HOST) >= 0;
+	setsockopt(f->watch[TO_HOST].fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
+	loop_remove(&c->agent->loop, &c->watch);
+	c->watch.fd = -1;
 	forward_settle(f, TO_SERVICE, false, to_service, to_host);
 }
 
