@@ -54,8 +54,8 @@ class Bench:
         subprocess.run(["mke2fs", "-q", "-F", "-t", "ext4", "-E", "assume_storage_prezeroed=1", scratch], check=True)
         return VM(HUSK_VMM, directory, self.kernel, self.initrd, [self.layer], scratch, argv=argv or None, **options)
 
-    def run(self, *argv, **options):
-        """Run to the end with both outputs read: (outcome, stdout, stderr, vm)."""
+    def run(self, *argv, heard=None, **options):
+        """Run to the end with both outputs read: (outcome, stdout, stderr, vm). @heard is called at each piece of them."""
         ends, collected, threads = [], [bytearray(), bytearray()], []
         for i in range(2):
             r, w = os.pipe()
@@ -65,6 +65,8 @@ class Bench:
             def reader(fd=r, to=collected[i]):
                 while data := os.read(fd, 1 << 20):
                     to += data
+                    if heard:
+                        heard()
                 os.close(fd)
 
             threads.append(threading.Thread(target=reader, daemon=True))
@@ -226,7 +228,13 @@ def test_guest_ends(home):
     o, *_ = bench.run("true", cmdline=CMDLINE_DEFAULT + " rdinit=/nothing")
     ok(o and o.end == 6 and "before its agent answered: Kernel panic - not syncing" in o.text,
        "a kernel that panics while booting is quoted", o)
-    o, out, *_ = bench.run("sh", "-c", "echo before; echo c >/proc/sysrq-trigger; sleep 100")
+    # What still lies in a pipe of the guest dies with it: the panic waits until the line has come.
+    stdin, panic = os.pipe()
+    os.set_blocking(stdin, False)
+    o, out, *_ = bench.run("sh", "-c", "echo before; read go; echo c >/proc/sysrq-trigger; sleep 100", stdin=stdin,
+                           heard=lambda: os.write(panic, b"go\n"))
+    os.close(stdin)
+    os.close(panic)
     ok(o and o.end == 6 and "before its workload did: Kernel panic" in o.text and out == b"before\n",
        "and so is one that panics later; what was written before arrives", (o, out))
     r, w = os.pipe()
