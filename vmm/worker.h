@@ -51,6 +51,9 @@ struct worker {
 	struct agent_client *client; /* NULL before READY and after its end */
 	struct loop_watch timeout; /* of the workload; then of what is left to do after its SIGKILL */
 	struct loop_watch settle; /* after the machine's end: lets the other sources speak first */
+	struct loop_watch drain; /* after the workload's end: the doors' clients take what it has said */
+	uint64_t exit_ns, drain_progress;
+	struct vm_message outcome; /* of the workload, while that goes on; kind 0: not known yet */
 	bool timed_out, draining, reported;
 	enum vm_end settle_end;
 	char settle_text[256];

@@ -10,8 +10,13 @@
  * order. So the end of the machine is only noted at first and told after a moment, in which an EXIT that is already in our
  * buffers or the supervisor, which sees how QEMU died, can say something better.
  *
+ * A service's last bytes may be on their way to the clients of the doors when its EXIT is here: in the agent, in the guest's
+ * queue, in the muxer. So with EXIT the doors take nobody in any more, and the outcome is told once the muxer has passed on the
+ * end of every connection to a port, which the guest sends behind the last byte, since the service's sockets are closed by now.
+ * Clients that take nothing for DRAIN_STALL_MS, or have not got all within DRAIN_MS, get a reset from the worker's end.
+ *
  * A workload that runs out of time gets SIGKILL through the agent, its output is written, and the outcome is TIMEOUT; what
- * the readers have not taken KILL_MS later is dropped, and the outcome says so.
+ * the readers have not taken KILL_MS later is dropped, and the outcome says so. The doors' clients are not waited for then.
  */
 #include "vmm/worker.h"
 
@@ -25,6 +30,8 @@
 #include <sys/socket.h>
 
 #define KILL_MS 2000
+#define DRAIN_STALL_MS 1000 /* looked at in steps of as much */
+#define DRAIN_MS 3000 /* since EXIT; the agent powers off 5 s after it */
 
 void workload_tell(struct worker *w, const struct vm_message *message)
 {
@@ -39,9 +46,10 @@ static void report(struct worker *w, const struct vm_message *outcome)
 	w->reported = true;
 	loop_timer_set(&w->timeout, 0);
 	loop_timer_set(&w->settle, 0);
+	loop_timer_set(&w->drain, 0);
 	if (w->doors)
 		doors_stop(w->doors);
-	workload_tell(w, outcome);
+	workload_tell(w, w->outcome.kind ? &w->outcome : outcome); /* once it is known nothing changes it */
 }
 
 void workload_report(struct worker *w, enum vm_end end, uint32_t value, const char *format, ...)
@@ -126,10 +134,52 @@ static void on_draining(void *data)
 	struct vm_message message = {.kind = VM_MESSAGE_DRAINING};
 
 	w->draining = true;
+	w->exit_ns = clock_monotonic_ns();
+	doors_stop(w->doors);
 	if (!w->timed_out)
 		loop_timer_set(&w->timeout, 0);
 	if (!w->timed_out)
 		workload_tell(w, &message);
+}
+
+static void on_drained(void *data)
+{
+	struct worker *w = data;
+
+	report(w, &w->outcome);
+}
+
+/** Tell the outcome if all clients have got what was said, or will not; otherwise look again. */
+static void drain(struct worker *w)
+{
+	uint64_t progress, spent_ms = (clock_monotonic_ns() - w->exit_ns) / 1000000;
+	unsigned left = vsock_undrained(w->vsock, &progress);
+
+	if (left && spent_ms < DRAIN_MS && progress != w->drain_progress) {
+		uint64_t rest_ms = DRAIN_MS - spent_ms;
+		w->drain_progress = progress;
+		loop_timer_set(&w->drain, rest_ms < DRAIN_STALL_MS ? rest_ms : DRAIN_STALL_MS);
+		return;
+	}
+	if (left)
+		worker_log(w, "%u connections are reset: their clients did not take the rest in time", left);
+	report(w, &w->outcome);
+}
+
+static void on_drain(struct loop_watch *watch, uint32_t events)
+{
+	(void)events;
+	loop_timer_set(watch, 0);
+	drain(CONTAINER_OF(watch, struct worker, drain));
+}
+
+/** The outcome of the workload is known, and all its output written. */
+static void conclude(struct worker *w, const struct vm_message *outcome)
+{
+	w->outcome = *outcome;
+	w->drain_progress = UINT64_MAX;
+	vsock_on_drained(w->vsock, on_drained, w);
+	drain(w);
 }
 
 static void on_ended(void *data, const struct vm_message *outcome)
@@ -137,14 +187,17 @@ static void on_ended(void *data, const struct vm_message *outcome)
 	struct worker *w = data;
 	struct vm_message message = *outcome;
 
-	w->draining = false;
 	if (w->timed_out && outcome->end == VM_END_SIGNALED && outcome->value == SIGKILL) {
 		message.end = VM_END_TIMEOUT;
 		message.value = 0;
 		vm_message_text(&message, "timed out after %.3f s", (double)w->config.timeout_ms / 1000);
 	}
+	bool its_own = outcome->end == VM_END_EXITED || outcome->end == VM_END_SIGNALED;
+	w->draining = its_own;
 	if (outcome->end == VM_END_GUEST)
 		workload_settle(w, VM_END_GUEST, NULL, 500); /* a kernel that panics says so first */
+	else if (its_own && !w->timed_out)
+		conclude(w, &message);
 	else
 		report(w, &message);
 	agent_client_close(steal_pointer(&w->client));
@@ -217,5 +270,7 @@ int workload_init(struct worker *w, struct husk_error *err)
 {
 	ready_init(&w->ready, &w->loop, on_ready, w);
 	int rc = loop_timer_open(&w->loop, &w->timeout, on_timeout, err);
+	if (rc == 0)
+		rc = loop_timer_open(&w->loop, &w->drain, on_drain, err);
 	return rc < 0 ? rc : loop_timer_open(&w->loop, &w->settle, on_settle, err);
 }

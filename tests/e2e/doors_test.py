@@ -337,6 +337,73 @@ def check_vm_ends(s):
     lib.wait_gone([pid for pid, line in lib.descendants().items() if "husk-vmm" in line and s.vm.name in line], 10)
 
 
+class Ending:
+    """A VM whose workload is peer itself, and a client with so little room that what it does not read stays behind."""
+
+    def __init__(self, home, folder):
+        folder.mkdir()
+        self.router = str(folder / "router.sock")
+        image = home.have(images.busybox(), "busybox")
+        self.vm = doors.Vm(home, "-m", "256M", "-p", "0:7000", "--handoff", f"{self.router}:7000", image, "peer", "serve", "tcp:7000")
+        self.vm.wait_for_doors()
+        self.tcp = self.vm.door("tcp", 7000)
+
+    def ask(self, command):
+        """Handed over, since only its owner can choose how much the kernel takes for a client that does not read."""
+        left, right = tcp_pair()
+        left.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 16)
+        right.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 16)
+        with handoff_router.connect_unix(self.router) as router:
+            handoff_router.hand_over(router, right.fileno(), command.encode() + b"\n", "one")
+            right.close()
+        return left
+
+
+def check_last_words(s):
+    idle = [watched(s.tcp) for _ in range(20)]
+    with s.ask("last 3000000") as sock:
+        total, right = 0, True
+        while chunk := sock.recv(PIECE):
+            right = right and chunk == doors.CYCLE[total % 251:total % 251 + len(chunk)]
+            total += len(chunk)
+            time.sleep(len(chunk) / (2 << 20))  # a client of 2 MiB/s
+    equal((total, right), (3000000, True), "a service that answers and is gone: its slow client gets every byte and an end")
+    equal([doors.how_it_ended(sock, 5) for sock in idle], ["eof"] * 20, "those that had nothing to come see the end as well")
+    equal(s.vm.running.finish(10).status, 7, "and the workload's status is told")
+    for sock in idle:
+        sock.close()
+
+
+def check_never_taken(s):
+    with s.ask("last 1200000") as sock:
+        doors.readable([sock], 20)
+        begun = time.monotonic()
+        equal(s.vm.running.finish(30).status, 7, "a client that never reads does not keep the VM")
+        seconds = time.monotonic() - begun
+        ok(0.8 < seconds < 6, f"for longer than {seconds:.2f} s")
+        equal(doors.how_it_ended(sock), "reset", "it sees that its answer was cut: a reset")
+
+
+def check_cut(s):
+    idle, busy = watched(s.tcp), s.ask("source 100000000000")
+    doors.readable([busy], 20)
+    found = [pid for pid, line in lib.descendants(s.vm.running.pid).items() if "qemu-system" in line]
+    equal(len(found), 1, "one QEMU")
+    os.kill(found[0], signal.SIGKILL)
+    equal([doors.how_it_ended(sock) for sock in (busy, idle)], ["reset"] * 2, "QEMU dies in mid-answer: a reset, no end")
+    s.vm.running.finish(10)
+
+
+def test_the_end_of_the_workload(home):
+    """What a service says last reaches its clients, or they see that it does not."""
+    with tempfile.TemporaryDirectory(prefix="husk-doors-") as folder:
+        checks = check_last_words, check_never_taken, check_cut
+        for check, s in [(c, Ending(home, pathlib.Path(folder) / c.__name__)) for c in checks]:
+            run_checks([check], s)
+            s.vm.end()
+    lib.none_left()
+
+
 def test_behaviour(home):
     """Three VMs at the same time, each with doors of its own."""
     with tempfile.TemporaryDirectory(prefix="husk-doors-") as folder:

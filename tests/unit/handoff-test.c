@@ -114,7 +114,7 @@ static void test_options(void)
 	CHECK(rig_reads(client, "x"), "a prefix may have one byte");
 	socklen_t linger_size = sizeof(linger);
 	getsockopt(server, SOL_SOCKET, SO_LINGER, &linger, &linger_size);
-	CHECK(!linger.l_onoff, "a router's wish to linger at the close, which would hold up all, is gone");
+	CHECK(!linger.l_linger, "a router's wish to linger at the close, which would hold up all, is gone");
 	getsockopt(server, IPPROTO_TCP, 1 /* TCP_NODELAY */, &on, &size);
 	CHECK(on && (fcntl(server, F_GETFL) & O_NONBLOCK), "the connection is non-blocking, with TCP_NODELAY");
 	getsockopt(server, SOL_SOCKET, SO_KEEPALIVE, &on, &size);

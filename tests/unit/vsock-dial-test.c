@@ -427,6 +427,123 @@ static void test_resets(void)
 	guest_stop();
 }
 
+static void count(void *data)
+{
+	++*(unsigned *)data;
+}
+
+/** Have the guest send until the kernel takes no more of it; how many bytes. */
+static size_t flood(const struct virtio_vsock_hdr *h)
+{
+	static const char bytes[16384];
+	size_t n = 0;
+	for (; n < 8u << 20; n += sizeof(bytes)) {
+		const struct vsock_conn *conn = vsock_conn_find(guest.vsock, h->src_port, h->dst_port);
+		if (conn->out.size)
+			break;
+		guest_answer(h, VIRTIO_VSOCK_OP_RW, 0, bytes, sizeof(bytes));
+		guest_count(0);
+	}
+	return n;
+}
+
+/** What comes until the end of the stream (*@reset: by a reset), the muxer being served meanwhile. */
+static size_t take_all(int fd, bool *reset)
+{
+	static char bytes[65536];
+	size_t total = 0;
+	for (unsigned i = 0; i < 10000; i++) {
+		ssize_t n = recv(fd, bytes, sizeof(bytes), MSG_DONTWAIT);
+		if (n == 0 || (n < 0 && errno != EAGAIN)) {
+			*reset = n < 0;
+			return total;
+		}
+		total += n > 0 ? (size_t)n : 0;
+		if (n < 0)
+			guest_rounds(1);
+	}
+	return 0;
+}
+
+static void test_drained(void)
+{
+	struct vsock_dial how = {.close_is_reset = true}, other = {0};
+	struct virtio_vsock_hdr h, second;
+	uint64_t before, after;
+	unsigned calls = 0;
+	bool reset;
+	int pair[2], more[2];
+	guest_start(RX_SIZE);
+	vsock_on_drained(guest.vsock, count, &calls);
+	tcp_pair(more);
+	opened(more, &other, &second);
+	CHECK(!vsock_undrained(guest.vsock, NULL), "a stream whose close is an end owes nobody anything");
+	tcp_pair(pair);
+	dial(pair[0], &how, "", &(struct told){0}, NULL, &h);
+	CHECK(!vsock_undrained(guest.vsock, NULL), "nor does one that is not open yet");
+	guest_answer(&h, VIRTIO_VSOCK_OP_RESPONSE, 0, NULL, 0);
+	CHECK(vsock_undrained(guest.vsock, &before) == 1, "an open one does");
+	size_t sent = flood(&h);
+	vsock_undrained(guest.vsock, &after);
+	CHECK(sent && after > before, "bytes that are written are progress");
+	guest_answer(&h, VIRTIO_VSOCK_OP_SHUTDOWN, 2, NULL, 0);
+	guest_rounds(2);
+	CHECK(vsock_undrained(guest.vsock, NULL) == 1 && !calls, "the guest's end alone is not enough");
+	virtio_reset(vsock_device(guest.vsock));
+	CHECK(vsock_undrained(guest.vsock, NULL) == 1, "nor is the guest's death behind it");
+	CHECK(take_all(pair[1], &reset) == sent && !reset, "the client gets all of it, and an end");
+	CHECK(!vsock_undrained(guest.vsock, NULL) && calls == 1, "which drains it");
+	close(pair[1]);
+	close(more[1]);
+	guest_stop();
+}
+
+static void test_undrained(void)
+{
+	struct vsock_dial how = {.close_is_reset = true};
+	struct virtio_vsock_hdr h;
+	unsigned calls = 0;
+	bool reset;
+	int pair[2];
+	for (int i = 0; i < 2; i++) { /* with bytes that wait, and without */
+		guest_start(RX_SIZE);
+		tcp_pair(pair);
+		opened(pair, &how, &h);
+		say(&h, "a part");
+		if (i == 0)
+			flood(&h);
+		virtio_reset(vsock_device(guest.vsock));
+		size_t got = take_all(pair[1], &reset);
+		CHECK(got >= 6 && reset, "a guest that dies in mid-answer: what it said, and a reset");
+		CHECK(!guest.vsock->n_conns && !vsock_undrained(guest.vsock, NULL), "and nothing is left");
+		close(pair[1]);
+		guest_stop();
+	}
+	guest_start(RX_SIZE);
+	vsock_on_drained(guest.vsock, count, &calls);
+	tcp_pair(pair);
+	opened(pair, &how, &h);
+	close(pair[1]);
+	guest_rounds(1);
+	CHECK(vsock_undrained(guest.vsock, NULL) == 1, "a client that has only ended its sending may still read");
+	say(&h, "anybody?");
+	say(&h, "anybody?");
+	guest_rounds(2);
+	CHECK(!vsock_undrained(guest.vsock, NULL) && calls == 1, "one that is gone drains its connection");
+	guest_count(0);
+	tcp_pair(pair);
+	opened(pair, &how, &h);
+	guest_answer(&h, VIRTIO_VSOCK_OP_RST, 0, NULL, 0);
+	CHECK(was_reset(pair[1]) && calls == 2, "so does the guest's reset");
+	close(pair[1]);
+	tcp_pair(pair);
+	opened(pair, &how, &h);
+	vsock_on_drained(guest.vsock, NULL, NULL);
+	guest_stop();
+	CHECK(was_reset(pair[1]), "the muxer's own end is a reset");
+	close(pair[1]);
+}
+
 static void test_meter(void)
 {
 	struct door_meter meter = {0};
@@ -667,6 +784,8 @@ int main(void)
 	test_end_before_answer();
 	test_every_packet_while_asking();
 	test_resets();
+	test_drained();
+	test_undrained();
 	test_meter();
 	test_without_driver();
 	test_standby();

@@ -53,8 +53,9 @@ static void vsock_reset(struct virtio_device *device)
 		list_append(&vsock->all, &conn->all);
 		if (conn->state < VSOCK_ESTABLISHED) {
 			vsock_conn_abort(conn, false, -ECONNRESET);
-		} else { /* what the guest has sent still reaches the host */
-			conn->guest_no_send = conn->guest_no_receive = true;
+		} else { /* what the guest has sent still reaches the host; where more is owed, that is no orderly end */
+			conn->guest_no_send |= !conn->undrained;
+			conn->guest_no_receive = true;
 			vsock_conn_forget(conn);
 		}
 	}
@@ -147,6 +148,19 @@ void vsock_destroy(struct vsock *vsock)
 struct virtio_device *vsock_device(struct vsock *vsock)
 {
 	return &vsock->device;
+}
+
+unsigned vsock_undrained(const struct vsock *vsock, uint64_t *progress)
+{
+	if (progress)
+		*progress = vsock->progress;
+	return vsock->n_undrained;
+}
+
+void vsock_on_drained(struct vsock *vsock, void (*drained)(void *data), void *data)
+{
+	vsock->drained = drained;
+	vsock->drained_data = data;
 }
 
 static uint32_t choose_port(struct vsock *vsock, uint32_t peer_port)

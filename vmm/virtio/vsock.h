@@ -59,7 +59,8 @@ struct vsock_dial {
 	uint32_t port;
 	bool hybrid; /* "OK <local port>\n" is written to the host stream before any byte of the guest, once connected */
 	bool close_is_reset; /* a SHUTDOWN of both directions from a guest that has not shut down its sending before is passed on
-				as a reset (agent/protocol.h: FORWARD) */
+				as a reset (agent/protocol.h: FORWARD); so is every other end that comes before it did, this
+				process's own as well (SO_LINGER). Counted by vsock_undrained() */
 	struct buffer *first; /* bytes for the guest before those of the host stream; taken, also on failure */
 	vsock_connected_fn *connected;
 	vsock_answer_fn *answer; /* NULL: none is awaited. An answer that stays out is the caller's to time */
@@ -92,6 +93,15 @@ int vsock_dial(
 int vsock_attach(struct vsock_conn *token, int fd, const struct vsock_dial *dial, struct husk_error *err);
 /** Give up a dial that is under way: the guest is told, the host stream closed, nothing more is called. */
 void vsock_cancel(struct vsock_conn *token);
+
+/** How many connections are undrained: of those with close_is_reset a connection is so from the time that bytes may flow
+ *  until the guest has shut down its sending, all that it sent before has been written to the host stream and the end passed
+ *  on, or until the host stream takes no more or is closed. *@progress (may be NULL) changes whenever one of them takes bytes
+ *  or is drained. */
+unsigned vsock_undrained(const struct vsock *vsock, uint64_t *progress);
+/** Have @drained called each time that the last of them is drained; NULL: no more. Called from within the muxer, and must not
+ *  call into it. */
+void vsock_on_drained(struct vsock *vsock, void (*drained)(void *data), void *data);
 
 /** vsock_dial() with what most callers need. */
 int vsock_connect(struct vsock *vsock, int fd, uint32_t port, bool hybrid, vsock_connected_fn *connected, void *data,

@@ -94,6 +94,34 @@ void vsock_conn_drop_first(struct vsock_conn *conn)
 	buffer_free(&conn->first);
 }
 
+/** What it is to a TCP client when the host stream is closed: a reset, or an end. */
+static void close_resets(const struct vsock_conn *conn, bool reset)
+{
+	struct linger linger = {.l_onoff = reset};
+	setsockopt(conn->watch.fd, SOL_SOCKET, SO_LINGER, &linger, sizeof(linger));
+}
+
+/** The host has all that it can get. */
+static void drained(struct vsock_conn *conn)
+{
+	struct vsock *vsock = conn->vsock;
+	if (!conn->undrained)
+		return;
+	conn->undrained = false;
+	vsock->progress++;
+	if (--vsock->n_undrained == 0 && vsock->drained)
+		vsock->drained(vsock->drained_data);
+}
+
+/** The guest sends no more, and all that it sent has been written: pass that end on. */
+static void end_stream(struct vsock_conn *conn)
+{
+	if (conn->undrained)
+		close_resets(conn, false);
+	shutdown(conn->watch.fd, SHUT_WR);
+	drained(conn);
+}
+
 static void close_stream(struct vsock_conn *conn)
 {
 	int fd = conn->watch.fd;
@@ -103,6 +131,7 @@ static void close_stream(struct vsock_conn *conn)
 	close(fd);
 	conn->watch.fd = -1;
 	conn->readable = false;
+	drained(conn);
 	buffer_free(&conn->out);
 	vsock_conn_drop_first(conn);
 	if (conn->counted)
@@ -178,6 +207,7 @@ static void host_closed(struct vsock_conn *conn)
 	if (conn->host_closed)
 		return;
 	conn->host_closed = true;
+	drained(conn);
 	size_t dropped = conn->out.size;
 	buffer_free(&conn->out);
 	consumed(conn, dropped);
@@ -204,6 +234,8 @@ static size_t send_to_host(struct vsock_conn *conn, struct iovec *iov, unsigned 
 		meter->bytes_out += (size_t)n > conn->greeting ? (size_t)n - conn->greeting : 0;
 		histogram_add(&meter->stage[DOOR_WRITE], clock_monotonic_ns() - begun);
 	}
+	if (conn->undrained)
+		conn->vsock->progress += (size_t)n;
 	consumed(conn, (size_t)n);
 	return (size_t)n;
 }
@@ -220,7 +252,7 @@ static void drain(struct vsock_conn *conn)
 	}
 	buffer_free(&conn->out); /* an idle connection holds no buffer */
 	if (conn->guest_no_send)
-		shutdown(conn->watch.fd, SHUT_WR);
+		end_stream(conn);
 }
 
 /** The host stream and the guest may speak to each other. */
@@ -230,6 +262,11 @@ static void open_stream(struct vsock_conn *conn)
 	if (conn->meter) {
 		conn->meter->active++;
 		conn->counted = true;
+	}
+	if (conn->close_is_reset) {
+		close_resets(conn, true);
+		conn->undrained = true;
+		conn->vsock->n_undrained++;
 	}
 	if (conn->hybrid && buffer_printf(&conn->out, "OK %u\n", conn->local_port) == 0) {
 		conn->greeting = conn->out.size;
@@ -343,7 +380,7 @@ void vsock_conn_shutdown(struct vsock_conn *conn, uint32_t flags)
 	if ((flags & VIRTIO_VSOCK_SHUTDOWN_SEND) && !conn->guest_no_send) {
 		conn->guest_no_send = true;
 		if (!conn->out.size)
-			shutdown(conn->watch.fd, SHUT_WR);
+			end_stream(conn);
 	}
 	vsock_conn_settle(conn);
 	vsock_conn_watch(conn);
@@ -381,11 +418,10 @@ void vsock_conn_abort(struct vsock_conn *conn, bool tell, int error)
 {
 	vsock_connected_fn *connected = conn->state < VSOCK_ESTABLISHED && error ? conn->connected : NULL;
 	void *data = conn->data;
-	struct linger linger = {.l_onoff = 1}; /* TCP: a reset instead of an end */
 	if (conn->attached && conn->state == VSOCK_ASKING && error == -ECONNRESET)
 		let_go(conn);
 	if (conn->watch.fd >= 0 && conn->state == VSOCK_ESTABLISHED)
-		setsockopt(conn->watch.fd, SOL_SOCKET, SO_LINGER, &linger, sizeof(linger));
+		close_resets(conn, true);
 	close_stream(conn);
 	conn->readable = false;
 	if (tell && conn->state != VSOCK_ORPHAN) {

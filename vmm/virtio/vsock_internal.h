@@ -42,10 +42,15 @@
  *   guest: RST or SHUTDOWN                        REQUESTED, ASKING host stream closed (attached: let go), connected(error)
  *   both directions ended                         ESTABLISHED       RST
  *   the device is reset                           ESTABLISHED       `out` is written, then close
+ *   the same before SEND, close_is_reset          ESTABLISHED       `out` is written, then host stream reset
+ *   we die before SEND, close_is_reset            ESTABLISHED       host stream reset, by the kernel
  *
  * A reset drops what waits in `out` as TCP drops what waits in the sender's queue: the receiver had no room for it. Linux
  * sends RST in an orderly course too: in answer to our SHUTDOWN of both directions, and eight seconds after its own if no
  * RST has come. Then the connection is CLOSING already, or the guest has ended its sending before, and nothing is lost.
+ *
+ * A stream with close_is_reset has SO_LINGER 0 for as long as it is `undrained`, so that whatever closes it early is no end
+ * that a client could take for that of a whole answer.
  */
 #ifndef VMM_VIRTIO_VSOCK_INTERNAL_H
 #define VMM_VIRTIO_VSOCK_INTERNAL_H
@@ -91,6 +96,7 @@ struct vsock_conn {
 	bool guest_no_send, guest_no_receive;
 	bool hybrid, close_is_reset, asked;
 	bool counted; /* in meter->active */
+	bool undrained; /* the guest's orderly end has not been passed on; closing the host stream now is a reset */
 	bool by_guest; /* it asked */
 	bool attached; /* the host stream came later */
 	struct loop_watch watch; /* fd owned, -1: closed */
@@ -126,6 +132,10 @@ struct vsock {
 	uint32_t next_port, hash_seed;
 	unsigned n_conns, n_by_guest, by_guest_max;
 	size_t first_bytes; /* of all connections */
+	unsigned n_undrained;
+	uint64_t progress; /* of what is undrained: bytes written, and connections drained */
+	void (*drained)(void *data);
+	void *drained_data;
 	struct vsock_conn *buckets[VSOCK_BUCKETS];
 	struct list all, ready, connecting;
 	struct loop_watch timer;

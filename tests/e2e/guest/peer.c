@@ -17,6 +17,7 @@
  * A command is a line that the client sends first:
  *   echo        send back what comes, half-close when it does
  *   source N    send N bytes, byte i being i mod 251; half-close; then read until the client ends
+ *   last N      send N bytes; as soon as the kernel has them the whole program exits with status 7
  *   sink        read until the client half-closes, answer with a line "N", close
  *   reset N     send N bytes, then reset the connection once a further byte of the client has come
  *   hold        neither read nor write, until a "drop" on another connection
@@ -59,7 +60,7 @@ struct vsock_address {
 	uint8_t zero[4];
 };
 
-enum mode { LISTENER, LISTENER_ECHO, COMMAND, ECHO, SOURCE, SINK, RESET, HOLD, WATCH, LATE, DRAIN, ANSWER };
+enum mode { LISTENER, LISTENER_ECHO, COMMAND, ECHO, SOURCE, LAST, SINK, RESET, HOLD, WATCH, LATE, DRAIN, ANSWER };
 
 struct conn {
 	int fd;
@@ -227,6 +228,8 @@ static void obey(struct conn *c)
 		c->mode = LATE;
 	else if (strncmp(c->line, "source ", 7) == 0)
 		c->mode = SOURCE, events = EPOLLOUT;
+	else if (strncmp(c->line, "last ", 5) == 0)
+		c->mode = LAST, events = EPOLLOUT;
 	else if (strncmp(c->line, "reset ", 6) == 0)
 		c->mode = RESET, events = EPOLLOUT;
 	else if (strcmp(c->line, "hold") == 0) {
@@ -274,6 +277,8 @@ static void feed(struct conn *c)
 		}
 		c->sent += (uint64_t)n;
 	}
+	if (c->mode == LAST)
+		_exit(7);
 	if (c->mode == RESET) {
 		watch(c, EPOLLIN, EPOLL_CTL_MOD);
 		return;
@@ -357,7 +362,7 @@ static void serve_one(struct conn *c, uint32_t events)
 	}
 	if (c->mode == COMMAND) {
 		read_command(c);
-	} else if ((c->mode == SOURCE || c->mode == RESET) && !(events & EPOLLIN)) {
+	} else if ((c->mode == SOURCE || c->mode == LAST || c->mode == RESET) && !(events & EPOLLIN)) {
 		feed(c);
 	} else {
 		take(c);
