@@ -11,6 +11,7 @@ import re
 import select
 import signal
 import socket
+import ssl
 import struct
 import subprocess
 import tempfile
@@ -392,6 +393,44 @@ def check_cut(s):
     os.kill(found[0], signal.SIGKILL)
     equal([doors.how_it_ended(sock) for sock in (busy, idle)], ["reset"] * 2, "QEMU dies in mid-answer: a reset, no end")
     s.vm.running.finish(10)
+
+
+def check_tls_ends(s):
+    """A TLS client that says goodbye, one that just closes, one that resets: all have sent something before."""
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    where = s.vm.door("tls", 7000)
+
+    def client():
+        sock = context.wrap_socket(connect(where), server_hostname="localhost", suppress_ragged_eofs=False)
+        sock.sendall(b"watch\n")
+        lib.read_exactly(sock, 9)
+        sock.sendall(b"some bytes")
+        return sock
+
+    def count():
+        told = doors.ends(s.tcp)
+        return told["eof"], told["reset"]
+    sock = client()
+    sock.unwrap().close()
+    ok(doors.until(lambda: count() == (1, 0)), "close_notify is an end", count())
+    client().close()
+    ok(doors.until(lambda: count() == (1, 1)), "a TLS stream that was cut is a reset", count())
+    doors.reset(client())
+    ok(doors.until(lambda: count() == (1, 2)), "and a reset is one", count())
+
+
+def test_tls_ends(home):
+    files = home.path / "tls.pem", home.path / "tls.key"
+    made = subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2",
+                           "-subj", "/CN=localhost", "-keyout", files[1], "-out", files[0]], capture_output=True)
+    if made.returncode:
+        raise lib.Skip("openssl makes no certificate")
+    with tempfile.TemporaryDirectory(prefix="husk-doors-") as folder:
+        s = Served(home, pathlib.Path(folder) / "a", SERVE, ["--tls", f"{files[0]}:{files[1]}", "--tls-port", "0:7000"])
+        run_checks([check_tls_ends], s)
+        s.vm.end()
+    lib.none_left()
 
 
 def test_the_end_of_the_workload(home):

@@ -544,6 +544,49 @@ static void test_undrained(void)
 	close(pair[1]);
 }
 
+/** As husk-tls does it: bytes, then an end, or a close without one. */
+static void test_hang_up(void)
+{
+	struct vsock_dial how = {.hang_up_is_reset = true};
+	struct virtio_vsock_hdr h, got;
+	int pair[2];
+	guest_start(RX_SIZE);
+	unix_pair(pair);
+	opened(pair, &how, &h);
+	CHECK(write(pair[1], "a part", 6) == 6 && close(pair[1]) == 0, "bytes, then a close");
+	guest_rounds(3);
+	CHECK(guest_gets("a part"), "reach the guest as bytes");
+	CHECK(guest_expect(VIRTIO_VSOCK_OP_RST, NULL) && guest_quiet() && !guest.vsock->n_conns, "and a reset");
+	guest.buf_alloc = 0;
+	unix_pair(pair);
+	opened(pair, &how, &h);
+	CHECK(write(pair[1], "a part", 6) == 6 && close(pair[1]) == 0, "to a guest without room");
+	guest_rounds(3);
+	CHECK(guest_quiet(), "they wait");
+	guest.buf_alloc = 1 << 20;
+	guest_answer(&h, VIRTIO_VSOCK_OP_CREDIT_UPDATE, 0, NULL, 0);
+	guest_rounds(2);
+	CHECK(guest_gets("a part") && guest_expect(VIRTIO_VSOCK_OP_RST, NULL), "and are not overtaken");
+	unix_pair(pair);
+	opened(pair, &how, &h);
+	CHECK(write(pair[1], "all", 3) == 3 && shutdown(pair[1], SHUT_WR) == 0, "with an end before the close");
+	guest_rounds(3);
+	CHECK(guest_gets("all") && guest_expect(VIRTIO_VSOCK_OP_SHUTDOWN, &got) && got.flags == 2, "it is an end");
+	close(pair[1]);
+	guest_rounds(1);
+	guest_answer(&h, VIRTIO_VSOCK_OP_SHUTDOWN, 2, NULL, 0);
+	guest_rounds(2);
+	CHECK(guest_expect(VIRTIO_VSOCK_OP_RST, NULL) && !guest.vsock->n_conns, "until both have ended");
+	unix_pair(pair);
+	opened(pair, &how, &h);
+	guest_answer(&h, VIRTIO_VSOCK_OP_SHUTDOWN, 2, NULL, 0);
+	guest_rounds(1);
+	close(pair[1]);
+	guest_rounds(3);
+	CHECK(guest_expect(VIRTIO_VSOCK_OP_SHUTDOWN, &got) && got.flags == 2, "behind the guest's end it is one, too");
+	guest_stop();
+}
+
 static void test_meter(void)
 {
 	struct door_meter meter = {0};
@@ -786,6 +829,7 @@ int main(void)
 	test_resets();
 	test_drained();
 	test_undrained();
+	test_hang_up();
 	test_meter();
 	test_without_driver();
 	test_standby();

@@ -341,7 +341,11 @@ static int put_early(struct passage *p, struct buffer *first)
 static void ask(struct passage *p, uint16_t port, bool standby)
 {
 	CLEANUP_BUFFER struct buffer first = {0};
-	struct vsock_dial how = {.port = AGENT_PORT, .close_is_reset = true, .first = &first, .answer = on_answer};
+	struct vsock_dial how = {.port = AGENT_PORT,
+		.close_is_reset = true,
+		.hang_up_is_reset = p->door->is.kind == VM_DOOR_TLS, /* husk-tls's inner connection */
+		.first = &first,
+		.answer = on_answer};
 
 	passage_leave(p);
 	if (p->door->n_asking >= DOORS_ASKING_MAX) {

@@ -189,6 +189,7 @@ static void take_dial(struct vsock_conn *conn, const struct vsock_dial *dial)
 {
 	conn->hybrid = dial->hybrid;
 	conn->close_is_reset = dial->close_is_reset;
+	conn->hang_up_is_reset = dial->hang_up_is_reset;
 	conn->connected = dial->connected;
 	conn->answer = dial->answer;
 	conn->data = dial->data;

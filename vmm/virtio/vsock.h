@@ -61,6 +61,8 @@ struct vsock_dial {
 	bool close_is_reset; /* a SHUTDOWN of both directions from a guest that has not shut down its sending before is passed on
 				as a reset (agent/protocol.h: FORWARD); so is every other end that comes before it did, this
 				process's own as well (SO_LINGER). Counted by vsock_undrained() */
+	bool hang_up_is_reset; /* the host stream is a unix one whose other end shuts its sending down in an orderly end: an end of
+				  file without, that is of one that was closed, is passed on as a reset, behind all bytes */
 	struct buffer *first; /* bytes for the guest before those of the host stream; taken, also on failure */
 	vsock_connected_fn *connected;
 	vsock_answer_fn *answer; /* NULL: none is awaited. An answer that stays out is the caller's to time */

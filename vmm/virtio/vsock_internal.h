@@ -28,6 +28,7 @@
  *
  *   event                                         state             effect
  *   host: end of file                             ESTABLISHED       SHUTDOWN(SEND), once all bytes have been sent
+ *   host: the same in one, hang_up_is_reset       ESTABLISHED       RST, host stream closed
  *   host: other end closed, all read (HUP)        ESTABLISHED       none: as in TCP, it shows when the guest sends
  *   host: a write fails, or a reset (ERR)         ESTABLISHED       SHUTDOWN(RCV); `out` dropped; what came before is still read
  *   host: a read fails (the reset itself)         ESTABLISHED       RST, host stream reset
@@ -94,7 +95,7 @@ struct vsock_conn {
 	bool host_closed; /* the host takes no more */
 	bool host_hung_up; /* epoll reports HUP for good */
 	bool guest_no_send, guest_no_receive;
-	bool hybrid, close_is_reset, asked;
+	bool hybrid, close_is_reset, hang_up_is_reset, asked;
 	bool counted; /* in meter->active */
 	bool undrained; /* the guest's orderly end has not been passed on; closing the host stream now is a reset */
 	bool by_guest; /* it asked */

@@ -3,6 +3,7 @@
 #include "vmm/virtio/vsock_internal.h"
 
 #include <endian.h>
+#include <poll.h>
 #include <sys/socket.h>
 
 #define HEADER sizeof(struct virtio_vsock_hdr)
@@ -174,6 +175,15 @@ static void send_first(struct vsock_conn *conn, uint32_t room)
 		vsock_conn_drop_first(conn);
 }
 
+/** The host stream is at its end because its other end was closed, without a word. Once our side is shut down that looks the
+ *  same, and is an orderly end. */
+static bool hung_up(const struct vsock_conn *conn)
+{
+	struct pollfd p = {.fd = conn->watch.fd};
+	bool shut = conn->guest_no_send && !conn->out.size;
+	return conn->hang_up_is_reset && !shut && poll(&p, 1, 0) == 1 && (p.revents & POLLHUP);
+}
+
 /** Read the host stream into the collected buffers. */
 static void read_stream(struct vsock_conn *conn, uint32_t room)
 {
@@ -192,7 +202,9 @@ static void read_stream(struct vsock_conn *conn, uint32_t room)
 	}
 	if (n < (ssize_t)room) /* dry for now; epoll tells when there is more, or the end */
 		conn->readable = false;
-	if (n == 0) {
+	if (n == 0 && hung_up(conn)) {
+		vsock_conn_abort(conn, true, -ECONNRESET);
+	} else if (n == 0) {
 		conn->host_eof = true;
 		vsock_conn_wake(conn, VSOCK_SEND_SHUTDOWN);
 		vsock_conn_settle(conn);
