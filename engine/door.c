@@ -147,7 +147,7 @@ static int open_inner(struct open_door *d, struct husk_error *err)
 	uint32_t number;
 	if (getrandom(&number, sizeof(number), 0) != sizeof(number))
 		return error_errno(err, "name a socket");
-	char name[sizeof(d->door.inner)];
+	char name[sizeof(d->door.inner)] = ""; /* all of it is passed on */
 	snprintf(name, sizeof(name), "tls-%08x", number);
 	if (mkdirat(d->runtime_fd, name, 0700) < 0)
 		return error_errno(err, "make the directory of its inner socket");
