@@ -353,11 +353,12 @@ static void make_tls(void)
 
 static int open_tls(int client)
 {
-	CLEANUP_FD int inner = listen_at("inner.sock", SOCK_STREAM);
+	mkdirat(s.config.runtime_fd, "tls-1", 0700);
+	CLEANUP_FD int inner = listen_at("tls-1/" VM_DOOR_INNER_SOCKET, SOCK_STREAM);
 	CLEANUP_FD int tcp = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
 	CLEANUP_FD int file = memfd_create("key", MFD_CLOEXEC);
 	struct vm_message m = {.kind = VM_CONTROL_EXPOSE,
-		.door = {.kind = VM_DOOR_TLS, .endpoint = "127.0.0.1:1", .inner = "inner.sock", .alpn = "h2"}};
+		.door = {.kind = VM_DOOR_TLS, .endpoint = "127.0.0.1:1", .inner = "tls-1", .alpn = "h2"}};
 	const int fds[] = {inner, tcp, file, file};
 	bool fd;
 	listen(tcp, 1);
@@ -376,10 +377,12 @@ static void test_tls(void)
 	size_t before = open_fds();
 	make_tls();
 	CHECK(open_tls(client) == 0 && s.door[2].tls.pid > 0, "a tls door has a husk-tls");
+	if (!s.door[2].tls.pid)
+		return;
 	kill(s.door[2].tls.pid, SIGKILL);
 	while (s.door[2].tls.pid)
 		loop_round(&s.loop, 1000, &err);
-	CHECK(s.door[2].phase == DOOR_CLOSING && !s.record.doors[2].id && !there("inner.sock"),
+	CHECK(s.door[2].phase == DOOR_CLOSING && !s.record.doors[2].id && !there("tls-1"),
 		"whose death closes it");
 	CHECK(told(&m, &fd) && m.kind == VM_CONTROL_UNEXPOSE && !s.outcome.kind, "at the worker, too, and not the VM");
 	answer(3, 0, NULL);
