@@ -18,6 +18,7 @@
  */
 #include "base/cleanup.h"
 #include "base/fd.h"
+#include "tests/descriptors.h"
 #include "tests/unit/fake_driver.h"
 #include "vmm/virtio/vsock_internal.h"
 
@@ -695,15 +696,6 @@ static void tear_down(void)
 	check();
 	vsock_destroy(f.vsock);
 	loop_destroy(&f.loop);
-}
-
-static unsigned count_descriptors(void)
-{
-	unsigned n = 0;
-	CLEANUP_DIR DIR *dir = opendir("/proc/self/fd");
-	while (dir && readdir(dir))
-		n++;
-	return n;
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)

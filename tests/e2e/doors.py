@@ -200,3 +200,12 @@ def until(fact, seconds=10):
             return False
         time.sleep(0.05)
     return True
+
+
+def tcp_pair():
+    """Two ends of one TCP connection."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        left = socket.create_connection(server.getsockname(), 30)
+        right, _ = server.accept()
+    left.settimeout(30)
+    return left, right

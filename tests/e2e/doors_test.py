@@ -23,7 +23,7 @@ import doors
 import handoff_router
 import images
 import lib
-from doors import ask, connect, read_all, read_count
+from doors import ask, connect, read_all, read_count, tcp_pair
 from lib import equal, ok
 
 MIB = 1 << 20
@@ -38,15 +38,6 @@ def run_checks(checks, *arguments):
         except Exception:  # the others still tell
             ok(False, check.__name__, traceback.format_exc())
         print(f"# {check.__name__}: {time.monotonic() - begun:.1f} s", flush=True)
-
-
-def tcp_pair():
-    """Two ends of one TCP connection."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        left = socket.create_connection(server.getsockname(), 30)
-        right, _ = server.accept()
-    left.settimeout(30)
-    return left, right
 
 
 class Served:

@@ -213,7 +213,7 @@ def check_handoff(s):
     # What the router read first may be long: a POST of which it has half a mebibyte already
     data = os.urandom(MIB - 1000)
     request = b"PUT /up/routed HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: %d\r\n\r\n" % len(data)
-    left, right = tcp_pair()
+    left, right = doors.tcp_pair()
     with handoff_router.connect_unix(str(s.handoff)) as door, left:
         handoff_router.hand_over(door, right.fileno(), request + data[:MIB // 2], "prefix")
         right.close()
@@ -224,15 +224,6 @@ def check_handoff(s):
 
 
 PIECE = 1 << 16
-
-
-def tcp_pair():
-    """Two ends of one TCP connection."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        left = socket.create_connection(server.getsockname(), 30)
-        right, _ = server.accept()
-    left.settimeout(30)
-    return left, right
 
 
 def check_agent_and_vsock(s):

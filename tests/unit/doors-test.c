@@ -588,12 +588,12 @@ static void start_standbys(void)
 
 static void test_standbys(void)
 {
-	unsigned fds = rig_fds();
+	unsigned fds = count_descriptors();
 	start_standbys();
 	CHECK(n_ready() == 2 && rig.agent.n_conns == 3, "what the agent says of a listener has standbys made");
 	rig_turn(3);
-	unsigned before = rig_fds();
-	CHECK(rig.agent.n_forwards == 0 && before == rig_fds(), "which ask for nothing");
+	unsigned before = count_descriptors();
+	CHECK(rig.agent.n_forwards == 0 && before == count_descriptors(), "which ask for nothing");
 	int fd = rig_connect(DOOR);
 	rig_turn(1);
 	CHECK(n_ready() == 1 && rig.agent.n_conns == 3, "who comes takes one");
@@ -625,7 +625,7 @@ static void test_standbys(void)
 		fake_agent_turn(&rig.agent, 5);
 	CHECK(rig.agent.n_conns == 1, "an exec door needs none");
 	rig_stop();
-	CHECK(rig_fds() == fds, "no descriptor is left");
+	CHECK(count_descriptors() == fds, "no descriptor is left");
 }
 
 /** Every standby that the agent holds is reset. */
@@ -641,7 +641,7 @@ static void reset_standbys(void)
 
 static void test_standbys_lost(void)
 {
-	unsigned fds = rig_fds();
+	unsigned fds = count_descriptors();
 	start_standbys();
 	reset_standbys();
 	CHECK(n_ready() == 0 && rig.agent.n_conns == 1 && rig.n_lines == 0, "standbys that the agent resets are gone");
@@ -684,7 +684,7 @@ static void test_standbys_lost(void)
 	close(refused);
 	close(stays);
 	rig_stop();
-	CHECK(rig_fds() == fds, "no descriptor is left of all this");
+	CHECK(count_descriptors() == fds, "no descriptor is left of all this");
 }
 
 /** An agent that says anything but HELLO on a standby. */
@@ -714,7 +714,7 @@ static void test_standbys_lied_to(void)
 
 int main(void)
 {
-	unsigned before = rig_fds();
+	unsigned before = count_descriptors();
 	test_kinds();
 	test_exec_and_vsock();
 	test_waiting();
@@ -733,7 +733,7 @@ int main(void)
 	test_remove();
 	test_log_limit();
 	test_no_descriptors();
-	CHECK(rig_fds() == before, "no descriptor is left");
+	CHECK(count_descriptors() == before, "no descriptor is left");
 	test_standbys();
 	test_standbys_lost();
 	test_standbys_lied_to();

@@ -12,10 +12,10 @@
 
 #include "base/cleanup.h"
 #include "base/fd.h"
+#include "tests/descriptors.h"
 #include "tests/tap.h"
 #include "vmm/doors/doors_internal.h"
 
-#include <dirent.h>
 #include <fcntl.h>
 #include <netinet/in.h>
 #include <sys/resource.h>
@@ -181,16 +181,6 @@ static inline void rig_ready(uint16_t port)
 	doors_agent_ready(rig.doors);
 	doors_workload_started(rig.doors);
 	rig_until(rig.doors->listeners.state != LISTENERS_UNKNOWN);
-}
-
-static inline unsigned rig_fds(void)
-{
-	unsigned n = 0;
-	DIR *dir = opendir("/proc/self/fd");
-	while (dir && readdir(dir))
-		n++;
-	closedir(dir);
-	return n;
 }
 
 #endif

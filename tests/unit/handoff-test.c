@@ -361,11 +361,11 @@ static void test_faults(void)
 		rig_turn(3);
 		int server, client = tcp_pair(&server), router = router_connect(), other = router_connect();
 		rig_until(rig.doors->door[DOOR - 1]->n_visitors == 2);
-		unsigned before = rig_fds();
+		unsigned before = count_descriptors();
 		commit(fault, router, server);
 		CHECK(rig_until(rig_closed(router)) && rig_said(faults[fault].line), faults[fault].what);
 		rig_turn(3);
-		CHECK(rig_until(rig_fds() == before - 1), "closes the router's connection and what came");
+		CHECK(rig_until(count_descriptors() == before - 1), "closes the router's connection and what came");
 		close(server);
 		CHECK(rig_until(rig_closed(client)) && METER.connections == 0 && rig.agent.n_forwards == 0,
 			"nothing reaches the guest");
@@ -452,7 +452,7 @@ static void test_limits(void)
 int main(void)
 {
 	tcp_listener = rig_listen(AF_INET, &tcp_address, &tcp_size);
-	unsigned before = rig_fds();
+	unsigned before = count_descriptors();
 	test_carriers();
 	test_options();
 	test_blocking();
@@ -462,7 +462,7 @@ int main(void)
 	test_faults();
 	test_back_pressure();
 	test_limits();
-	CHECK(rig_fds() == before, "no descriptor is left");
+	CHECK(count_descriptors() == before, "no descriptor is left");
 	close(tcp_listener);
 	return tap_done();
 }

@@ -3,9 +3,9 @@
 #include "vmm/doors/listener.h"
 
 #include "base/cleanup.h"
+#include "tests/descriptors.h"
 #include "tests/tap.h"
 
-#include <dirent.h>
 #include <fcntl.h>
 #include <netinet/in.h>
 #include <sys/resource.h>
@@ -57,16 +57,6 @@ static int client(void)
 		return -1;
 	}
 	return fd;
-}
-
-static unsigned count_fds(void)
-{
-	unsigned n = 0;
-	DIR *dir = opendir("/proc/self/fd");
-	while (dir && readdir(dir))
-		n++;
-	closedir(dir);
-	return n;
 }
 
 /** No descriptor can be made any more; returns the limit to restore. */
@@ -168,12 +158,12 @@ static void test_broken(void)
 int main(void)
 {
 	loop_init(&loop, NULL);
-	unsigned before = count_fds();
+	unsigned before = count_descriptors();
 	test_accept(AF_UNIX);
 	test_accept(AF_INET);
 	test_no_descriptors();
 	test_broken();
-	CHECK(count_fds() == before, "no descriptor is left");
+	CHECK(count_descriptors() == before, "no descriptor is left");
 	loop_destroy(&loop);
 	return tap_done();
 }

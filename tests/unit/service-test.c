@@ -5,6 +5,7 @@
 #include "base/cleanup.h"
 #include "base/fd.h"
 #include "base/path.h"
+#include "tests/descriptors.h"
 #include "tests/tap.h"
 #include "vmm/control.h"
 
@@ -26,11 +27,7 @@ static void turn(void);
 static size_t open_fds(void)
 {
 	turn();
-	CLEANUP_DIR DIR *dir = opendir("/proc/self/fd");
-	size_t n = 0;
-	while (dir && readdir(dir))
-		n++;
-	return n;
+	return count_descriptors();
 }
 
 static void on_channel(struct loop_watch *watch, uint32_t events)

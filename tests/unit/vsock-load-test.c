@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* vsock-load-test.c - the muxer among many and bad peers: fairness, floods of connects, what an idle connection costs */
+#include "tests/descriptors.h"
 #include "tests/unit/fake_vsock.h"
 
 #include "base/cleanup.h"
@@ -284,15 +285,6 @@ static size_t allocated(void)
 {
 	return __sanitizer_get_current_allocated_bytes ? __sanitizer_get_current_allocated_bytes()
 						       : mallinfo2().uordblks;
-}
-
-static unsigned count_descriptors(void)
-{
-	unsigned n = 0;
-	CLEANUP_DIR DIR *dir = opendir("/proc/self/fd");
-	while (dir && readdir(dir))
-		n++;
-	return n;
 }
 
 /** How many connections there can be: two descriptors for each. */

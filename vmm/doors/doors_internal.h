@@ -92,7 +92,6 @@ struct doors {
 	struct standby standby[DOORS_STANDBYS_MAX];
 	uint64_t refill_ns; /* when the free places are filled; 0: not now */
 	struct list waiting, asking, returned;
-	unsigned n_waiting;
 	size_t prefix_bytes; /* of all passages */
 	struct loop_watch timer, again; /* again: an eventfd, for what has returned */
 	uint64_t timer_ns; /* when it comes; 0: it does not */

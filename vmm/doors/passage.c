@@ -84,7 +84,6 @@ static void passage_leave(struct passage *p)
 {
 	struct doors *doors = doors_of(p);
 
-	doors->n_waiting -= p->state == PASSAGE_WAITING;
 	p->door->n_waiting -= p->state == PASSAGE_WAITING;
 	p->door->meter->waiting -= p->state == PASSAGE_WAITING || p->state == PASSAGE_QUEUED;
 	p->door->n_queued -= p->state == PASSAGE_QUEUED;
@@ -298,6 +297,15 @@ static void on_gone(struct loop_watch *watch, uint32_t events)
 		passage_end(p);
 }
 
+/** Notice when the client of @p goes away; false when @p was given up because that cannot be. */
+static bool watch_client(struct passage *p)
+{
+	if (loop_add(doors_of(p)->setup.loop, &p->watch, p->fd, 0, on_gone, NULL) == 0)
+		return true;
+	give_up(p, "it cannot be watched");
+	return false;
+}
+
 /** Have @p wait for its turn to ask. */
 static void queue(struct passage *p)
 {
@@ -307,10 +315,8 @@ static void queue(struct passage *p)
 		give_up(p, "%d others queue already", DOORS_QUEUED_MAX);
 		return;
 	}
-	if (loop_add(doors->setup.loop, &p->watch, p->fd, 0, on_gone, NULL) < 0) {
-		give_up(p, "it cannot be watched");
+	if (!watch_client(p))
 		return;
-	}
 	p->state = PASSAGE_QUEUED;
 	p->queued_ns = clock_monotonic_ns();
 	list_append(&p->door->queued, &p->list);
@@ -392,13 +398,10 @@ static void wait_for_port(struct passage *p)
 		give_up(p, "%d others wait already", DOORS_WAITING_MAX);
 		return;
 	}
-	if (loop_add(doors->setup.loop, &p->watch, p->fd, 0, on_gone, NULL) < 0) {
-		give_up(p, "it cannot be watched");
+	if (!watch_client(p))
 		return;
-	}
 	insert_by_age(&doors->waiting, p);
 	p->state = PASSAGE_WAITING;
-	doors->n_waiting++;
 	p->door->n_waiting++;
 	p->door->meter->waiting++;
 	if (end)
