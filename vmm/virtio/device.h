@@ -14,6 +14,7 @@
 #ifndef VMM_VIRTIO_DEVICE_H
 #define VMM_VIRTIO_DEVICE_H
 
+#include "base/buffer.h"
 #include "vmm/virtio/queue.h"
 
 #include <stdbool.h>
@@ -37,6 +38,11 @@ struct virtio_ops {
 	void (*kick)(struct virtio_device *device, unsigned queue);
 	/** Back to the state after creation: the queues are stopped already. May be NULL. */
 	void (*reset)(struct virtio_device *device);
+	/** Append what the device must remember beyond its queues and features, in a form of its own that names its
+	 *  version. The queues are quiet meanwhile. NULL: nothing. */
+	int (*save)(const struct virtio_device *device, struct buffer *out);
+	/** The reverse, on a device made with the same setup, before its queues start. Every byte is checked. */
+	int (*load)(struct virtio_device *device, const void *bytes, size_t n, struct husk_error *err);
 };
 
 /** What a transport does for its device. */
@@ -47,6 +53,8 @@ struct virtio_transport_ops {
 	void (*again)(void *transport, unsigned queue);
 	/** The device is broken until it is reset. */
 	void (*needs_reset)(void *transport, const char *why);
+	/** Configuration space changed: tell the driver. NULL where the transport cannot. */
+	void (*config_changed)(void *transport);
 };
 
 struct virtio_device {
