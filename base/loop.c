@@ -62,6 +62,7 @@ void loop_remove(struct loop *loop, struct loop_watch *watch)
 			if (loop->events[i].data.ptr == watch)
 				loop->events[i].data.ptr = NULL;
 	}
+	loop->removals++;
 	watch->added = watch->always = false;
 	watch->events = 0;
 }
@@ -87,13 +88,28 @@ static bool deliver_always(struct loop *loop)
 	return any;
 }
 
+/** epoll_wait() without the lock. Events that were fetched before another thread removed a watch may be that watch's: they
+ *  are dropped, and come again in the next round, since all are level-triggered. */
+static int wait_unlocked(struct loop *loop, int timeout_ms)
+{
+	if (!loop->lock)
+		return epoll_wait(loop->epoll, loop->events, LOOP_EVENTS, timeout_ms);
+	unsigned removals = loop->removals;
+	pthread_mutex_unlock(loop->lock);
+	int n = epoll_wait(loop->epoll, loop->events, LOOP_EVENTS, timeout_ms);
+	int saved = errno;
+	pthread_mutex_lock(loop->lock);
+	errno = saved;
+	return removals == loop->removals ? n : 0;
+}
+
 int loop_round(struct loop *loop, int timeout_ms, struct husk_error *err)
 {
 	if (loop->always && deliver_always(loop))
 		timeout_ms = 0;
 	if (loop->stopped)
 		return 0;
-	int n = epoll_wait(loop->epoll, loop->events, LOOP_EVENTS, timeout_ms);
+	int n = wait_unlocked(loop, timeout_ms);
 	if (n < 0)
 		return errno == EINTR ? 0 : error_errno(err, "wait for events");
 	loop->n_events = n;
@@ -109,12 +125,15 @@ int loop_round(struct loop *loop, int timeout_ms, struct husk_error *err)
 
 int loop_run(struct loop *loop, struct husk_error *err)
 {
-	while (!loop->stopped) {
-		int rc = loop_round(loop, -1, err);
-		if (rc < 0)
-			return rc;
-	}
-	return 0;
+	int rc = 0;
+
+	if (loop->lock)
+		pthread_mutex_lock(loop->lock);
+	while (!loop->stopped && rc == 0)
+		rc = loop_round(loop, -1, err);
+	if (loop->lock)
+		pthread_mutex_unlock(loop->lock);
+	return rc;
 }
 
 int loop_timer_open(struct loop *loop, struct loop_watch *watch, loop_fn *fn, struct husk_error *err)

@@ -4,12 +4,16 @@
  *
  * A watch is embedded in its owner's struct and never allocated here. A handler may remove any watch, its own included,
  * and free its memory: events of a round that were not yet delivered to it are dropped.
+ *
+ * A process with further threads that touch what its handlers touch gives the loop a lock (loop->lock): it is held while
+ * events are delivered, and not while the loop waits for them. Whoever holds it may add, change and remove watches.
  */
 #ifndef BASE_LOOP_H
 #define BASE_LOOP_H
 
 #include "base/error.h"
 
+#include <pthread.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <sys/epoll.h>
@@ -37,6 +41,8 @@ struct loop {
 	int n_events, at_event; /* the round under way */
 	struct epoll_event events[LOOP_EVENTS];
 	struct loop_watch *always;
+	pthread_mutex_t *lock;
+	unsigned removals; /* while the loop waits unlocked, any makes the events it brings back void */
 };
 
 int loop_init(struct loop *loop, struct husk_error *err);

@@ -9,7 +9,7 @@
 
 #include "base/buffer.h"
 #include "base/path.h"
-#include "engine/doctor_kvm.h"
+#include "kvm/probe.h"
 #include "engine/helper.h"
 #include "engine/kernel.h"
 
@@ -62,26 +62,26 @@ __attribute__((format(printf, 5, 6))) static void add(struct findings *f, enum h
 static void look_at_kvm(struct findings *f)
 {
 	char text[160];
-	switch (doctor_kvm_probe(text, sizeof(text))) {
-	case DOCTOR_KVM_HARDWARE:
+	switch (kvm_probe(text, sizeof(text))) {
+	case KVM_HOST_HARDWARE:
 		add(f, HUSK_FINDING_OK, "kvm", NULL, "/dev/kvm runs guests on the CPU (%s); husk does not use it yet",
 			text);
 		break;
-	case DOCTOR_KVM_INTERPRETED:
+	case KVM_HOST_INTERPRETED:
 		add(f, HUSK_FINDING_NOTE, "kvm", NULL,
 			"/dev/kvm interprets guest code instead of running it on the CPU (%s): no hardware wall here",
 			text);
 		break;
-	case DOCTOR_KVM_DENIED:
+	case KVM_HOST_DENIED:
 		add(f, HUSK_FINDING_NOTE, "kvm", "add yourself to the group kvm: adduser $USER kvm, then log in again",
 			"/dev/kvm cannot be opened: %s", text);
 		break;
-	case DOCTOR_KVM_ABSENT:
+	case KVM_HOST_ABSENT:
 		add(f, HUSK_FINDING_NOTE, "kvm",
 			"on real hardware enable VT-x or SVM in the firmware; in a VM enable nested virtualisation",
 			"%s: no hardware wall here", text);
 		break;
-	case DOCTOR_KVM_BROKEN:
+	case KVM_HOST_BROKEN:
 		add(f, HUSK_FINDING_NOTE, "kvm", NULL, "%s: no hardware wall here", text);
 		break;
 	}

@@ -73,6 +73,69 @@ static void test_timer(struct loop *loop)
 	loop_timer_close(loop, &timer.watch);
 }
 
+/** A watch that another thread takes away and puts back, and what the loop saw of it. */
+struct contested {
+	struct loop_watch watch;
+	struct loop *loop;
+	int fd;
+	bool wanted; /* under the loop's lock */
+	unsigned late, seen;
+};
+
+static void on_contested(struct loop_watch *watch, uint32_t events)
+{
+	struct contested *c = CONTAINER_OF(watch, struct contested, watch);
+	(void)events;
+	c->seen++;
+	c->late += !c->wanted;
+}
+
+#define CONTESTS 20000
+
+static void *contest(void *data)
+{
+	struct contested *c = data;
+	for (int i = 0; i < CONTESTS; i++) {
+		pthread_mutex_lock(c->loop->lock);
+		if (c->wanted)
+			loop_remove(c->loop, &c->watch);
+		else
+			loop_add(c->loop, &c->watch, c->fd, EPOLLIN, on_contested, NULL);
+		c->wanted = !c->wanted;
+		if (i == CONTESTS - 1)
+			loop_stop(c->loop);
+		pthread_mutex_unlock(c->loop->lock);
+	}
+	return NULL;
+}
+
+/** A loop with a lock: no event reaches a watch that another thread has removed. */
+static void test_lock(void)
+{
+	struct loop loop;
+	struct husk_error err;
+	pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+	pthread_t thread;
+	int pair[2];
+	if (!CHECK(loop_init(&loop, &err) == 0 && pipe(pair) == 0 && write(pair[1], "x", 1) == 1, "a pipe is made"))
+		return;
+	loop.lock = &lock;
+	struct contested c = {.loop = &loop, .fd = pair[0]};
+	struct counter wake = {.loop = &loop}; /* so that a round ends when nothing else does it */
+	loop_timer_open(&loop, &wake.watch, count, &err);
+	loop_timer_set(&wake.watch, 1);
+	pthread_create(&thread, NULL, contest, &c);
+	CHECK(loop_run(&loop, &err) == 0, "the loop runs beside a thread that shares its watches");
+	pthread_join(thread, NULL);
+	CHECK(c.late == 0, "no event is delivered to a watch that was removed while the loop waited");
+	CHECK(c.seen > 0, "events are delivered between");
+	loop_remove(&loop, &c.watch);
+	loop_timer_close(&loop, &wake.watch);
+	loop_destroy(&loop);
+	close(pair[0]);
+	close(pair[1]);
+}
+
 int main(void)
 {
 	struct husk_error err;
@@ -82,6 +145,7 @@ int main(void)
 	test_removal(&loop);
 	test_regular_file(&loop);
 	test_timer(&loop);
+	test_lock();
 	loop_destroy(&loop);
 	return tap_done();
 }
