@@ -37,7 +37,9 @@ static void ask(int fd, struct kvm_caps *caps)
 		.immediate_exit = extension(fd, KVM_CAP_IMMEDIATE_EXIT),
 		.readonly_memory = extension(fd, KVM_CAP_READONLY_MEM),
 		.mp_state = extension(fd, KVM_CAP_MP_STATE),
-		.vcpus_max = (unsigned)(maximum ? maximum : recommended ? recommended : 4), /* API 4.4 */
+		.vcpus_max = (unsigned)(maximum       ? maximum
+					: recommended ? recommended
+						      : 4), /* API 4.4 */
 		.memslots_max = (unsigned)extension(fd, KVM_CAP_NR_MEMSLOTS),
 	};
 #if defined(__x86_64__)
@@ -57,8 +59,8 @@ int kvm_open(int fd, struct kvm *kvm, struct husk_error *err)
 	if (version < 0)
 		return (int)version;
 	if (version != KVM_API_VERSION)
-		return error_set(err, -ENOTSUP, "/dev/kvm speaks version %ld of its API, not %d", version,
-			KVM_API_VERSION);
+		return error_set(
+			err, -ENOTSUP, "/dev/kvm speaks version %ld of its API, not %d", version, KVM_API_VERSION);
 	long size = kvm_ioctl(fd, KVM_GET_VCPU_MMAP_SIZE, NULL, "ask for the size of a vCPU's page", err);
 	if (size < 0)
 		return (int)size;
@@ -102,8 +104,8 @@ int kvm_vm_memslot(const struct kvm_vm *vm, uint32_t slot, uint64_t gpa, uint64_
 	return rc < 0 ? error_prefix(err, "%" PRIu64 " bytes at 0x%" PRIx64, size, gpa) : 0;
 }
 
-int kvm_vm_irqchip(const struct kvm *kvm, const struct kvm_vm *vm, uint64_t tss, uint64_t identity_map,
-	struct husk_error *err)
+int kvm_vm_irqchip(
+	const struct kvm *kvm, const struct kvm_vm *vm, uint64_t tss, uint64_t identity_map, struct husk_error *err)
 {
 	long rc = 0;
 
@@ -162,8 +164,8 @@ int kvm_vm_ioeventfd(const struct kvm_vm *vm, int fd, uint64_t gpa, uint32_t n, 
 	return rc < 0 ? (int)rc : 0;
 }
 
-int kvm_vcpu_create(const struct kvm *kvm, const struct kvm_vm *vm, unsigned index, struct kvm_vcpu *vcpu,
-	struct husk_error *err)
+int kvm_vcpu_create(
+	const struct kvm *kvm, const struct kvm_vm *vm, unsigned index, struct kvm_vcpu *vcpu, struct husk_error *err)
 {
 	CLEANUP_FD int fd = (int)kvm_ioctl(vm->fd, KVM_CREATE_VCPU, (void *)(uintptr_t)index, "make a vCPU", err);
 	if (fd < 0)

@@ -24,8 +24,8 @@
 
 /** What this host's KVM offers. */
 struct kvm_caps {
-	bool irqchip, pit2, irqfd, ioeventfd, immediate_exit, tsc_deadline, x2apic, readonly_memory, mp_state, set_tss_addr,
-		set_identity_map;
+	bool irqchip, pit2, irqfd, ioeventfd, immediate_exit, tsc_deadline, x2apic, readonly_memory, mp_state,
+		set_tss_addr, set_identity_map;
 	unsigned vcpus_max, memslots_max;
 };
 
@@ -56,8 +56,8 @@ void kvm_vm_close(struct kvm_vm *vm);
 int kvm_vm_memslot(const struct kvm_vm *vm, uint32_t slot, uint64_t gpa, uint64_t size, void *host, uint32_t flags,
 	struct husk_error *err);
 /** The in-kernel interrupt controllers, and where Intel's CPUs keep what they need for real mode. API 4.24, 4.40, 4.41. */
-int kvm_vm_irqchip(const struct kvm *kvm, const struct kvm_vm *vm, uint64_t tss, uint64_t identity_map,
-	struct husk_error *err);
+int kvm_vm_irqchip(
+	const struct kvm *kvm, const struct kvm_vm *vm, uint64_t tss, uint64_t identity_map, struct husk_error *err);
 /** The in-kernel 8254, for kernels that know no kvm-clock. API 4.71. Fine where KVM has none. */
 int kvm_vm_pit(const struct kvm *kvm, const struct kvm_vm *vm, struct husk_error *err);
 /** Each write to the eventfd @fd is an edge on input @gsi. API 4.75. */
@@ -67,8 +67,8 @@ int kvm_vm_pulse(const struct kvm_vm *vm, uint32_t gsi, struct husk_error *err);
 /** A guest's write of @n bytes, whatever they are, to MMIO address @gpa is a write to the eventfd @fd. API 4.59. */
 int kvm_vm_ioeventfd(const struct kvm_vm *vm, int fd, uint64_t gpa, uint32_t n, struct husk_error *err);
 
-int kvm_vcpu_create(const struct kvm *kvm, const struct kvm_vm *vm, unsigned index, struct kvm_vcpu *vcpu,
-	struct husk_error *err);
+int kvm_vcpu_create(
+	const struct kvm *kvm, const struct kvm_vm *vm, unsigned index, struct kvm_vcpu *vcpu, struct husk_error *err);
 void kvm_vcpu_close(struct kvm_vcpu *vcpu);
 /** Run the guest until it exits: 0 (vcpu->run tells why), -EINTR (a kick), another -errno. No husk_error: the hot path. */
 int kvm_vcpu_run(struct kvm_vcpu *vcpu);

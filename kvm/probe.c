@@ -45,8 +45,7 @@ static int64_t time_guest(const struct kvm *kvm, uint8_t *page)
 	struct kvm_vcpu CLEANUP(kvm_vcpu_close) vcpu = {.fd = -1};
 
 	memcpy(page, code, sizeof(code));
-	if (kvm_vm_create(kvm, &vm, NULL) < 0 ||
-		kvm_vm_memslot(&vm, 0, GUEST_PAGE, GUEST_PAGE, page, 0, NULL) < 0 ||
+	if (kvm_vm_create(kvm, &vm, NULL) < 0 || kvm_vm_memslot(&vm, 0, GUEST_PAGE, GUEST_PAGE, page, 0, NULL) < 0 ||
 		kvm_vcpu_create(kvm, &vm, 0, &vcpu, NULL) < 0)
 		return -1;
 	return run_guest(&vcpu);

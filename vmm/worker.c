@@ -33,35 +33,27 @@ void worker_log(struct worker *w, const char *format, ...)
 	va_end(args);
 }
 
-static void on_device_failed(void *data, struct husk_error *err)
+static void on_device_broken(void *data, const char *why)
 {
 	struct worker_device *d = data;
-	struct worker *w = d->worker;
 
-	if (err->code == -EBADMSG) {
-		if (!d->broken) /* a guest may break it again and again; the log says so once */
-			worker_log(w, "%s: the guest broke it: %s", d->name, err->message);
-		d->broken = true;
-		return;
-	}
-	vhost_user_destroy(steal_pointer(&d->transport));
-	if (err->code == -EPIPE) {
-		workload_settle(w, VM_END_MACHINE, "QEMU closed a device's connection", 1000);
-		return;
-	}
-	workload_report(w, VM_END_MACHINE, 0, "%s: %s", d->name, err->message);
+	if (!d->broken) /* a guest may break it again and again; the log says so once */
+		worker_log(d->worker, "%s: the guest broke it: %s", d->name, why);
+	d->broken = true;
 }
 
-static int serve(struct worker *w, const char *name, struct virtio_device *device, int *fd, struct husk_error *err)
+/** Give the machine @device; @fd is its socket where the machine is another process. */
+static int attach(struct worker *w, const char *name, struct virtio_device *device, int *fd, struct husk_error *err)
 {
 	struct worker_device *d = &w->devices[w->n_devices++];
+	const struct machine_device into = {
+		.name = name, .device = device, .socket_fd = *fd, .broken = on_device_broken, .data = d};
 
 	*d = (struct worker_device){.worker = w, .name = name};
-	int rc = vhost_user_create(&w->loop, &w->memory, device, *fd, on_device_failed, d, &d->transport, err);
-	if (rc < 0)
-		return error_prefix(err, "%s", name);
-	*fd = -1;
-	return 0;
+	int rc = w->ops->attach(w->machine, &into, err);
+	if (rc == 0)
+		*fd = -1;
+	return rc;
 }
 
 static int make_root(struct worker *w, struct husk_error *err)
@@ -73,7 +65,7 @@ static int make_root(struct worker *w, struct husk_error *err)
 		return rc;
 	c->n_layers = 0;
 	rc = blk_create(w->root_disk, "husk-root", 1, &w->root, err);
-	return rc < 0 ? rc : serve(w, "root disk", blk_device(w->root), &c->blk_root_fd, err);
+	return rc < 0 ? rc : attach(w, "root disk", blk_device(w->root), &c->blk_root_fd, err);
 }
 
 static int make_scratch(struct worker *w, struct husk_error *err)
@@ -87,13 +79,13 @@ static int make_scratch(struct worker *w, struct husk_error *err)
 		return rc;
 	c->scratch_fd = -1;
 	rc = blk_create(w->scratch_disk, "husk-scratch", 1, &w->scratch, err);
-	return rc < 0 ? rc : serve(w, "scratch disk", blk_device(w->scratch), &c->blk_scratch_fd, err);
+	return rc < 0 ? rc : attach(w, "scratch disk", blk_device(w->scratch), &c->blk_scratch_fd, err);
 }
 
 static int make_vsock(struct worker *w, struct husk_error *err)
 {
 	int rc = vsock_create(&w->loop, VSOCK_CID_GUEST, workload_accept, w, &w->vsock, err);
-	return rc < 0 ? rc : serve(w, "vsock", vsock_device(w->vsock), &w->config.vsock_fd, err);
+	return rc < 0 ? rc : attach(w, "vsock", vsock_device(w->vsock), &w->config.vsock_fd, err);
 }
 
 static int make_memory(struct worker *w, struct husk_error *err)
@@ -123,13 +115,16 @@ static void on_machine(void *data, enum machine_event event, const char *text)
 
 static int make_machine(struct worker *w, struct husk_error *err)
 {
-	struct machine_setup setup = {.loop = &w->loop, .control_fd = w->config.qmp_fd, .event = on_machine, .data = w};
+	const struct machine_setup setup = {.loop = &w->loop,
+		.memory = &w->memory,
+		.event = on_machine,
+		.data = w,
+		.control_fd = w->config.qmp_fd};
 
 	int rc = w->ops->create(&setup, &w->machine, err);
-	if (rc < 0)
-		return rc;
-	w->config.qmp_fd = -1;
-	return w->ops->start(w->machine, err);
+	if (rc == 0)
+		w->config.qmp_fd = -1;
+	return rc;
 }
 
 /** The VM's counters: what is given, or memory that nobody sees. */
@@ -266,13 +261,15 @@ static int set_up(struct worker *w, struct husk_error *err)
 	w->config.console_fd = -1;
 	rc = make_memory(w, err);
 	if (rc == 0)
+		rc = make_machine(w, err);
+	if (rc == 0)
 		rc = make_root(w, err);
 	if (rc == 0)
 		rc = make_scratch(w, err);
 	if (rc == 0)
 		rc = make_vsock(w, err);
 	if (rc == 0)
-		rc = make_machine(w, err);
+		rc = w->ops->start(w->machine, err);
 	return rc < 0 ? rc : make_doors(w, err);
 }
 

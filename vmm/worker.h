@@ -19,15 +19,13 @@
 #include "vmm/ready.h"
 #include "vmm/virtio/blk.h"
 #include "vmm/virtio/disk.h"
-#include "vmm/virtio/vhost_user.h"
 #include "vmm/virtio/vsock.h"
 
-/** A device and its transport; data of the transport's failure callback. */
+/** A device in the machine. */
 struct worker_device {
 	struct worker *worker;
 	const char *name;
 	bool broken; /* by the guest; said once */
-	struct vhost_user *transport;
 };
 
 struct worker {

@@ -14,6 +14,7 @@
 #include "base/loop.h"
 #include "memory/memory.h"
 #include "vmm/config.h"
+#include "vmm/virtio/device.h"
 
 #include <stdbool.h>
 
@@ -21,6 +22,7 @@
 struct machine_capabilities {
 	const char *name;
 	bool hardware_wall; /* the guest's code is kept in by the CPU, not by an emulator */
+	bool own_devices; /* the worker brings console, rng and balloon as well; else the machine has its own */
 	bool pause;
 	bool power_button;
 	uint32_t cpus_max;
@@ -40,14 +42,37 @@ enum machine_power { MACHINE_POWER_BUTTON = 1, MACHINE_POWER_RESET, MACHINE_POWE
 /** @text: printable, husk's or QEMU's words. Called from the loop; the machine must not be destroyed in it. */
 typedef void machine_event_fn(void *data, enum machine_event event, const char *text);
 
+/** The guest broke a device, which stands still until its driver resets it; said each time. Called from the loop. */
+typedef void device_broken_fn(void *data, const char *why);
+
+/** A device on its way into a machine. */
+struct machine_device {
+	const char *name; /* in messages: "root disk" */
+	struct virtio_device *device; /* must outlive the machine */
+	int socket_fd; /* `qemu`: its vhost-user socket, taken on success; otherwise -1 */
+	device_broken_fn *broken;
+	void *data;
+};
+
 struct machine;
 
-/** What a machine is made of. Everything must outlive it. */
+/** What a machine is made of. Everything must outlive it, but descriptors, which are taken by a create() that succeeds. */
 struct machine_setup {
-	struct loop *loop;
-	int control_fd; /* `qemu`: QMP; taken on success */
+	struct loop *loop; /* `kvm`: with a lock */
+	const struct memory *memory;
 	machine_event_fn *event;
 	void *data;
+	/* `qemu` */
+	int control_fd; /* QMP */
+	/* `kvm` */
+	int kvm_fd; /* /dev/kvm */
+	int kernel_fd, initrd_fd; /* initrd_fd may be -1 */
+	const char *cmdline;
+	uint32_t cpus;
+	/** What the guest writes to the early console; with the loop's lock, from any thread. */
+	void (*console)(void *data, const void *bytes, size_t n);
+	/** Called first in each vCPU's thread; may be NULL. */
+	int (*vcpu_begins)(void *data, struct husk_error *err);
 };
 
 struct machine_ops {
@@ -55,15 +80,19 @@ struct machine_ops {
 	/** Lay the guest's RAM out in @memory, as this kind of machine does for @size bytes. */
 	int (*map_memory)(struct memory *memory, uint64_t size, struct husk_error *err);
 	int (*create)(const struct machine_setup *setup, struct machine **out, struct husk_error *err);
+	/** Give the machine a device, before it starts. The guest sees them in this order. */
+	int (*attach)(struct machine *machine, const struct machine_device *device, struct husk_error *err);
 	/* Each begins and returns; -errno when it cannot begin in this state. */
 	int (*start)(struct machine *machine, struct husk_error *err);
 	int (*pause)(struct machine *machine, struct husk_error *err);
 	int (*resume)(struct machine *machine, struct husk_error *err);
 	int (*power)(struct machine *machine, enum machine_power how, struct husk_error *err);
-	void (*destroy)(struct machine *machine); /* NULL is fine */
+	/** Without the loop's lock, from its thread; NULL is fine. */
+	void (*destroy)(struct machine *machine);
 };
 
 extern const struct machine_ops machine_qemu_ops;
+extern const struct machine_ops machine_kvm_ops; /* x86_64 only */
 
 /** The table of a kind; NULL for one that this build does not have. */
 static inline const struct machine_ops *machine_find(enum vmm_machine kind)

@@ -10,16 +10,32 @@
  */
 #include "vmm/machine/machine.h"
 
+#include "base/cleanup.h"
 #include "vmm/machine/qemu/qmp.h"
+#include "vmm/virtio/vhost_user.h"
 
 #include <stdlib.h>
 #include <string.h>
 
+#define QEMU_DEVICES_MAX 32
+
+/** A device that QEMU shows the guest, and its socket. */
+struct qemu_device {
+	struct machine *machine;
+	struct vhost_user *transport;
+	device_broken_fn *broken;
+	void *data;
+};
+
 struct machine {
 	struct qmp qmp;
+	struct loop *loop;
+	const struct memory *memory;
 	machine_event_fn *event;
 	void *data;
 	bool ended;
+	struct qemu_device devices[QEMU_DEVICES_MAX];
+	unsigned n_devices;
 };
 
 /** Where q35 puts RAM with max-ram-below-4g=2G (qemu_argv.c): up to 2 GiB at 0, the rest from 4 GiB on. */
@@ -79,6 +95,8 @@ static int qemu_create(const struct machine_setup *setup, struct machine **out, 
 	struct machine *m = calloc(1, sizeof(*m));
 	if (!m)
 		return error_set(err, -ENOMEM, "make the machine: out of memory");
+	m->loop = setup->loop;
+	m->memory = setup->memory;
 	m->event = setup->event;
 	m->data = setup->data;
 	int rc = qmp_open(&m->qmp, setup->loop, setup->control_fd, &handler, m, err);
@@ -87,6 +105,35 @@ static int qemu_create(const struct machine_setup *setup, struct machine **out, 
 		return rc;
 	}
 	*out = m;
+	return 0;
+}
+
+static void on_device_failed(void *data, struct husk_error *err)
+{
+	struct qemu_device *d = data;
+	struct machine *m = d->machine;
+
+	if (err->code == -EBADMSG) {
+		d->broken(d->data, err->message);
+		return;
+	}
+	vhost_user_destroy(steal_pointer(&d->transport));
+	if (!m->ended)
+		m->event(m->data, MACHINE_LOST, err->message);
+}
+
+static int qemu_attach(struct machine *m, const struct machine_device *device, struct husk_error *err)
+{
+	if (m->n_devices == QEMU_DEVICES_MAX)
+		return error_set(err, -ENOSPC, "more than %d devices in a machine", QEMU_DEVICES_MAX);
+	struct qemu_device *d = &m->devices[m->n_devices];
+
+	*d = (struct qemu_device){.machine = m, .broken = device->broken, .data = device->data};
+	int rc = vhost_user_create(
+		m->loop, m->memory, device->device, device->socket_fd, on_device_failed, d, &d->transport, err);
+	if (rc < 0)
+		return error_prefix(err, "%s", device->name);
+	m->n_devices++;
 	return 0;
 }
 
@@ -127,6 +174,8 @@ static void qemu_destroy(struct machine *m)
 {
 	if (!m)
 		return;
+	for (unsigned i = 0; i < m->n_devices; i++)
+		vhost_user_destroy(m->devices[i].transport);
 	qmp_close(&m->qmp);
 	free(m);
 }
@@ -143,6 +192,7 @@ const struct machine_ops machine_qemu_ops = {
 		},
 	.map_memory = qemu_map_memory,
 	.create = qemu_create,
+	.attach = qemu_attach,
 	.start = qemu_run,
 	.pause = qemu_pause,
 	.resume = qemu_run,
