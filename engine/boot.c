@@ -31,9 +31,16 @@
  * boot under emulation, and clearing every page that the guest's kernel allocates for itself is a fifth of the guest's CPU
  * time when bytes leave through a door (--cmdline init_on_alloc=1 has it back; no page of the host or of another VM is ever
  * among them). The agent powers off at its end, and a panic reboots, which ends the machine. */
-static const char standard_cmdline[] =
-	"console=ttyS0 quiet panic=-1 reboot=t no_timer_check tsc=reliable mitigations=off random.trust_cpu=on "
-	"i8042.noaux i8042.nomux i8042.nopnp i8042.dumbkbd 8250.nr_uarts=1 cryptomgr.notests init_on_alloc=0";
+static const char common_cmdline[] =
+	"quiet panic=-1 random.trust_cpu=on i8042.noaux i8042.nomux i8042.nopnp i8042.dumbkbd "
+	"8250.nr_uarts=1 cryptomgr.notests init_on_alloc=0";
+
+/** What each machine adds. Under emulation there is no speculation to mitigate, and its timers are known to be good. On `kvm`
+ *  the early console carries the kernel's first words until hvc1 takes over; a reset goes through ACPI's register. */
+static const char *const machine_cmdline[] = {
+	[VMM_MACHINE_QEMU] = "console=ttyS0 reboot=t no_timer_check tsc=reliable mitigations=off",
+	[VMM_MACHINE_KVM] = "earlycon=uart8250,io,0x3f8 console=hvc1 reboot=a",
+};
 
 static int put_envelope(const struct husk_vm_config *config, const struct image_record *image, const char *id,
 	const struct kernel *kernel, struct buffer *b)
@@ -118,13 +125,14 @@ static int open_file(const char *path, const char *what, struct husk_error *err)
 	return steal_fd(&fd);
 }
 
-static int put_cmdline(const struct husk_vm_config *config, struct boot *boot, struct husk_error *err)
+static int put_cmdline(
+	const struct husk_vm_config *config, enum vmm_machine machine, struct boot *boot, struct husk_error *err)
 {
 	const char *more = config->cmdline ? config->cmdline : "";
 	for (const char *c = more; *c; c++)
 		if ((unsigned char)*c < ' ')
 			return error_set(err, -EINVAL, "the kernel command line contains a control character");
-	boot->cmdline = path_format("%s%s%s", standard_cmdline, *more ? " " : "", more);
+	boot->cmdline = path_format("%s %s%s%s", machine_cmdline[machine], common_cmdline, *more ? " " : "", more);
 	if (!boot->cmdline)
 		return error_set(err, -ENOMEM, "build the kernel command line: out of memory");
 	if (strlen(boot->cmdline) > CMDLINE_MAX)
@@ -133,9 +141,10 @@ static int put_cmdline(const struct husk_vm_config *config, struct boot *boot, s
 	return 0;
 }
 
-int boot_open(const struct husk *husk, const struct husk_vm_config *config, struct boot *boot, struct husk_error *err)
+int boot_open(const struct husk *husk, const struct husk_vm_config *config, enum vmm_machine machine, struct boot *boot,
+	struct husk_error *err)
 {
-	int rc = put_cmdline(config, boot, err);
+	int rc = put_cmdline(config, machine, boot, err);
 	if (rc == 0 && !config->kernel)
 		rc = kernel_find(husk->home, NULL, &boot->kernel, err);
 	if (rc < 0)

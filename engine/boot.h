@@ -6,6 +6,7 @@
 #include "engine/engine.h"
 #include "engine/kernel.h"
 #include "image/record.h"
+#include "vmm/config.h"
 
 /** Owned; free with boot_free(). */
 struct boot {
@@ -20,7 +21,8 @@ struct boot {
 	}
 
 /** Open what @config names or the home has: all that can be refused before there is an image. -ENOENT: no kernel. */
-int boot_open(const struct husk *husk, const struct husk_vm_config *config, struct boot *boot, struct husk_error *err);
+int boot_open(const struct husk *husk, const struct husk_vm_config *config, enum vmm_machine machine, struct boot *boot,
+	struct husk_error *err);
 /** Build what goes with @image in the VM @id. */
 int boot_build(const struct husk *husk, const struct husk_vm_config *config, const struct image_record *image,
 	const char *id, struct boot *boot, struct husk_error *err);

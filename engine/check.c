@@ -27,22 +27,6 @@ static int check_sizes(const struct husk_vm_config *config, struct husk_error *e
 	return 0;
 }
 
-static int check_machine(const struct husk_vm_config *config, struct husk_error *err)
-{
-	const char *machine = config->machine ? config->machine : "auto";
-	if (strcmp(machine, "kvm") == 0)
-		return error_set(
-			err, -ENODEV, "the machine 'kvm' is not built yet; this husk has 'qemu' (software emulation)");
-	if (strcmp(machine, "auto") != 0 && strcmp(machine, "qemu") != 0)
-		return error_set(err, -EINVAL, "unknown machine '%s': choose auto or qemu", machine);
-	if (config->require_hardware)
-		return error_set(err, -ENODEV,
-			"hardware isolation is required, but this husk only has the machine 'qemu', which emulates in "
-			"software; "
-			"'husk doctor' tells what this host could do");
-	return 0;
-}
-
 /** Host names as RFC 1123 has them, and what sethostname takes. */
 static int check_hostname(const char *hostname, struct husk_error *err)
 {
@@ -98,7 +82,6 @@ int check_config(const struct husk_vm_config *config, struct husk_error *err)
 	if (rc == 0 && config->hostname)
 		rc = check_hostname(config->hostname, err);
 	rc = rc < 0 ? rc : check_sizes(config, err);
-	rc = rc < 0 ? rc : check_machine(config, err);
 	if (rc == 0 && config->pull != HUSK_PULL_MISSING && config->pull != HUSK_PULL_ALWAYS &&
 		config->pull != HUSK_PULL_NEVER)
 		return error_set(err, -EINVAL, "unknown pull policy %d", (int)config->pull);

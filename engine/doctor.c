@@ -9,9 +9,9 @@
 
 #include "base/buffer.h"
 #include "base/path.h"
-#include "kvm/probe.h"
 #include "engine/helper.h"
 #include "engine/kernel.h"
+#include "engine/machine.h"
 
 #include <stdarg.h>
 #include <string.h>
@@ -59,13 +59,14 @@ __attribute__((format(printf, 5, 6))) static void add(struct findings *f, enum h
 	f->list[f->n++].remedy = put_text(f, remedy);
 }
 
-static void look_at_kvm(struct findings *f)
+static void look_at_kvm(struct findings *f, const struct husk *husk)
 {
-	char text[160];
-	switch (kvm_probe(text, sizeof(text))) {
+	struct machine_host host;
+	const char *text = host.why;
+	machine_look(husk, true, &host);
+	switch (host.kvm) {
 	case KVM_HOST_HARDWARE:
-		add(f, HUSK_FINDING_OK, "kvm", NULL, "/dev/kvm runs guests on the CPU (%s); husk does not use it yet",
-			text);
+		add(f, HUSK_FINDING_OK, "kvm", NULL, "/dev/kvm runs guests on the CPU (%s)", text);
 		break;
 	case KVM_HOST_INTERPRETED:
 		add(f, HUSK_FINDING_NOTE, "kvm", NULL,
@@ -85,8 +86,11 @@ static void look_at_kvm(struct findings *f)
 		add(f, HUSK_FINDING_NOTE, "kvm", NULL, "%s: no hardware wall here", text);
 		break;
 	}
-	add(f, HUSK_FINDING_NOTE, "wall", NULL,
-		"VMs run on the machine 'qemu': software emulation, the `software` wall");
+	if (host.kvm == KVM_HOST_HARDWARE)
+		add(f, HUSK_FINDING_OK, "wall", NULL, "VMs run on the machine 'kvm': the `hardware` wall");
+	else
+		add(f, HUSK_FINDING_NOTE, "wall", NULL,
+			"VMs run on the machine 'qemu': software emulation, the `software` wall");
 }
 
 static void look_at_qemu(struct findings *f)
@@ -234,7 +238,7 @@ int doctor_run(const struct husk *husk, const struct husk_error *open_error, str
 	struct husk_error *err)
 {
 	struct findings f = {0};
-	look_at_kvm(&f);
+	look_at_kvm(&f, husk);
 	look_at_qemu(&f);
 	if (husk) {
 		look_at_helpers(&f, husk);

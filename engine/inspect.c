@@ -73,9 +73,9 @@ int inspect_vm(const struct husk *husk, const char *id, json_t **out, struct hus
 		return rc;
 	json_object_del(configuration, "schema");
 	CLEANUP_JSON json_t *json =
-		json_pack("{s:O?, s:O?, s:s, s:s, s:s, s:{s:o, s:o, s:o}}", "id", json_object_get(configuration, "id"),
+		json_pack("{s:O?, s:O?, s:s, s:s, s:{s:o, s:o, s:o}}", "id", json_object_get(configuration, "id"),
 			"name", json_object_get(configuration, "name"), "state", vm_state_name(state.state), "reason",
-			state.reason, "wall", "software", "pids", "supervisor", process_or_null(&state.supervisor),
+			state.reason, "pids", "supervisor", process_or_null(&state.supervisor),
 			"worker", process_or_null(&state.worker), "machine", process_or_null(&state.machine));
 	if (!json || json_object_update_missing(json, configuration) < 0)
 		return error_set(err, -ENOMEM, "inspect VM %s: out of memory", id);

@@ -18,6 +18,7 @@ struct husk_vm {
 	int pidfd, caller_fd, control_fd;
 	int epoll; /* caller_fd, pidfd and the streams: what husk_vm_fd() gives */
 	int stop_signal;
+	bool hardware; /* the wall */
 	bool agentless; /* a foreign initramfs: nobody will say READY of an agent */
 	pthread_mutex_t lock;
 	bool ready, started, ended, reaped, told; /* told: the log was shown, where it matters */

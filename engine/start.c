@@ -19,6 +19,7 @@
 #include "engine/envelope.h"
 #include "engine/exec.h"
 #include "engine/images.h"
+#include "engine/machine.h"
 #include "engine/scratch.h"
 #include "engine/start_doors.h"
 #include "image/platform.h"
@@ -29,6 +30,8 @@
 
 #define START_GRACE_MS 15000 /* beyond the start timeout, which the worker itself keeps */
 #define LOG_LINES 12
+#define LISTEN_WAIT_SOFTWARE_MS 10000 /* an emulated guest is slow to come up */
+#define LISTEN_WAIT_HARDWARE_MS 1000
 #define AGENTLESS_TIMEOUT_MS (365ull * 86400 * 1000)
 
 /** What a start holds until the supervisor has it. */
@@ -38,7 +41,7 @@ struct start {
 	struct image_record image;
 	struct boot boot;
 	struct buffer exec;
-	char *qemu;
+	struct machine_choice machine;
 	int layers[VMM_LAYERS_MAX];
 	size_t n_layers;
 	int scratch_fd, caller_fd, control_fd; /* the supervisor's ends */
@@ -51,7 +54,7 @@ static void start_free(struct start *s)
 	image_record_free(&s->image);
 	boot_free(&s->boot);
 	buffer_free(&s->exec);
-	free(s->qemu);
+	machine_choice_free(&s->machine);
 	for (size_t i = 0; i < s->n_layers; i++)
 		close(s->layers[i]);
 	int fds[] = {s->scratch_fd, s->caller_fd, s->control_fd};
@@ -65,10 +68,11 @@ static void start_free(struct start *s)
 static json_t *configuration(const struct start *s)
 {
 	const struct husk_vm_config *c = s->config;
-	return json_pack("{s:s, s:s, s:s, s:s, s:I, s:i, s:I, s:b, s:b, s:b, s:I, s:I}", "image", c->image, "image_id",
-		s->image.id, "lifetime", "caller", "machine", "qemu", "memory", (json_int_t)c->memory, "cpus",
-		(int)c->cpus, "scratch", (json_int_t)c->scratch, "read_only", c->read_only, "tty", c->tty, "init",
-		c->init, "timeout_ms", (json_int_t)c->timeout_ms, "start_timeout_ms", (json_int_t)c->start_timeout_ms);
+	return json_pack("{s:s, s:s, s:s, s:s, s:s, s:I, s:i, s:I, s:b, s:b, s:b, s:I, s:I}", "image", c->image,
+		"image_id", s->image.id, "lifetime", "caller", "machine", machine_name(s->machine.kind), "wall",
+		s->machine.hardware ? "hardware" : "software", "memory", (json_int_t)c->memory, "cpus", (int)c->cpus,
+		"scratch", (json_int_t)c->scratch, "read_only", c->read_only, "tty", c->tty, "init", c->init,
+		"timeout_ms", (json_int_t)c->timeout_ms, "start_timeout_ms", (json_int_t)c->start_timeout_ms);
 }
 
 static int open_layers(struct start *s, struct husk_error *err)
@@ -113,10 +117,12 @@ static int build_envelope(struct start *s, struct husk_vm *vm, struct husk_error
 	const struct husk_vm_config *c = s->config;
 	envelope_begin(e);
 	envelope_string(e, VMM_ID, vm->record.id);
-	envelope_u32(e, VMM_MACHINE, VMM_MACHINE_QEMU);
+	envelope_u32(e, VMM_MACHINE, s->machine.kind);
 	envelope_u64(e, VMM_MEMORY, (c->memory + (1 << 20) - 1) & ~(uint64_t)((1 << 20) - 1));
 	envelope_u32(e, VMM_CPUS, c->cpus);
-	envelope_string(e, VMM_QEMU_PATH, s->qemu);
+	if (s->machine.qemu)
+		envelope_string(e, VMM_QEMU_PATH, s->machine.qemu);
+	envelope_fd(e, VMM_KVM_FD, s->machine.kvm_fd);
 	envelope_string(e, VMM_CMDLINE, s->boot.cmdline);
 	envelope_fd(e, VMM_KERNEL_FD, s->boot.kernel_fd);
 	envelope_fd(e, VMM_INITRD_FD, s->boot.initrd_fd);
@@ -136,7 +142,8 @@ static int build_envelope(struct start *s, struct husk_vm *vm, struct husk_error
 	/* Without an agent nothing will ever answer, so no time for it can run out. */
 	envelope_u64(e, VMM_START_TIMEOUT_MS, vm->agentless ? AGENTLESS_TIMEOUT_MS : c->start_timeout_ms);
 	envelope_u64(e, VMM_TIMEOUT_MS, c->timeout_ms);
-	envelope_u64(e, VMM_LISTEN_WAIT_MS, c->listen_wait_ms);
+	uint64_t usual_ms = s->machine.hardware ? LISTEN_WAIT_HARDWARE_MS : LISTEN_WAIT_SOFTWARE_MS;
+	envelope_u64(e, VMM_LISTEN_WAIT_MS, c->listen_wait_ms ? c->listen_wait_ms : usual_ms);
 	envelope_u32(e, VMM_LIFETIME, 0);
 	start_doors_put(&s->doors, e);
 	return envelope_seal(e, err);
@@ -202,12 +209,12 @@ static int prepare(struct start *s, struct husk_vm *vm, struct husk_error *err)
 		rc = vm_name_free(s->husk, c->name, err);
 	if (rc < 0)
 		return rc;
-	s->qemu = engine_find_program("qemu-system-x86_64");
-	if (!s->qemu)
-		return error_set(err, -ENODEV,
-			"QEMU is missing, and the machine 'qemu' needs it; install the package qemu-system-x86");
+	rc = machine_choose(s->husk, c->machine, c->require_hardware, &s->machine, err);
+	if (rc < 0)
+		return rc;
+	vm->hardware = s->machine.hardware;
 	int found = images_find(s->husk, c, &s->image, err);
-	rc = found < 0 ? found : boot_open(s->husk, c, &s->boot, err);
+	rc = found < 0 ? found : boot_open(s->husk, c, s->machine.kind, &s->boot, err);
 	if (rc == 0 && !found)
 		rc = images_fetch(s->husk, c, &s->image, err);
 	if (rc == 0 && !vm->agentless)
@@ -254,6 +261,7 @@ int start_vm(const struct husk *husk, const struct husk_vm_config *config, struc
 		.husk = husk,
 		.config = config,
 		.boot = BOOT_INIT,
+		.machine = MACHINE_CHOICE_INIT,
 		.scratch_fd = -1,
 		.caller_fd = -1,
 		.control_fd = -1,
@@ -266,11 +274,12 @@ int start_vm(const struct husk *husk, const struct husk_vm_config *config, struc
 	vm->agentless = config->initramfs != NULL;
 	cleanup_run(husk, NULL, NULL);
 	int rc = prepare(&s, vm, err);
-	if (rc == 0)
+	if (rc == 0 && !vm->hardware)
 		engine_notice(husk, HUSK_NOTICE_WALL,
-			"software wall: QEMU emulates this VM, no CPU feature separates it (--require-hardware refuses "
-			"this, "
-			"--quiet hides this line)");
+			"software wall: %s, no CPU feature separates it (--require-hardware refuses this, --quiet "
+			"hides "
+			"this line)",
+			s.machine.why);
 	rc = rc < 0 ? rc : run(&s, vm, err);
 	if (rc < 0) {
 		start_doors_take_down(&s.doors);

@@ -46,7 +46,7 @@ const char *husk_vm_id(const struct husk_vm *vm)
 
 const char *husk_vm_wall(const struct husk_vm *vm)
 {
-	return "software";
+	return vm->hardware ? "hardware" : "software";
 }
 
 uint64_t husk_vm_boot_ns(const struct husk_vm *vm)

@@ -65,6 +65,7 @@ static const struct entry_rule rules[] = {
 	RULE(VMM_CONSOLE_FD, KIND_FD, console_fd),
 	RULE(VMM_LISTEN_WAIT_MS, KIND_U64, listen_wait_ms),
 	RULE(VMM_STATS_FD, KIND_FD, stats_fd),
+	RULE(VMM_KVM_FD, KIND_FD, kvm_fd),
 	RULE(VMM_SERVICE_FD, KIND_FD, service_fd),
 	RULE(VMM_TLS_PATH, KIND_STRING, tls_path, 4095),
 };

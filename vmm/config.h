@@ -52,6 +52,7 @@ enum vmm_tag {
 	VMM_STATS_FD = 25, /* u32: the VM's counters (base/stats.h), read-write, of full size */
 	VMM_SERVICE_FD = 26, /* u32: listening SOCK_SEQPACKET, supervisor.sock: expose, unexpose. Supervisor only */
 	VMM_TLS_PATH = 27, /* string: absolute path of husk-tls; absent: no TLS doors. Supervisor only */
+	VMM_KVM_FD = 38, /* u32: /dev/kvm, `kvm` machine only */
 	/* only in the worker's envelope, put there by the supervisor */
 	VMM_MEMORY_FD = 40, /* u32: guest RAM, a sealed memfd */
 	VMM_QMP_FD = 41, /* u32 */
@@ -92,7 +93,7 @@ struct vmm_config {
 	uint8_t *exec;
 	size_t exec_size;
 	uint64_t start_timeout_ms, timeout_ms, listen_wait_ms;
-	int stats_fd, service_fd;
+	int stats_fd, service_fd, kvm_fd;
 	struct vmm_door_entry *doors; /* fd[] owned; -1 beyond n_fds */
 	size_t n_doors;
 	bool detached;

@@ -18,16 +18,39 @@ static void end_line(struct console *c)
 		memcpy(c->panic, words, strlen(words) + 1);
 }
 
-static void take(struct console *c, const char *bytes, size_t n)
+static void flush(struct console *c)
+{
+	if (c->log_fd >= 0 && c->n_held)
+		(void)fd_write_all(c->log_fd, c->held, c->n_held);
+	c->n_held = 0;
+}
+
+/** To the log, in whole lines where they come byte by byte. */
+static void write_log(struct console *c, const char *bytes, size_t n)
+{
+	if (n > sizeof(c->held) - c->n_held)
+		flush(c);
+	if (n > sizeof(c->held)) {
+		(void)fd_write_all(c->log_fd, bytes, n);
+		return;
+	}
+	memcpy(c->held + c->n_held, bytes, n);
+	c->n_held += (uint32_t)n;
+	if (n && bytes[n - 1] == '\n')
+		flush(c);
+}
+
+void console_write(struct console *c, const void *data, size_t n)
 {
 	static const char cut[] = "\n[husk: the guest's console goes on, but the log takes no more of it]\n";
+	const char *bytes = data;
 
 	if (c->log_fd >= 0 && c->logged < CONSOLE_MAX) {
 		size_t room = CONSOLE_MAX - c->logged;
-		(void)fd_write_all(c->log_fd, bytes, n < room ? n : room);
+		write_log(c, bytes, n < room ? n : room);
 		c->logged += (uint32_t)(n < room ? n : room);
 		if (c->logged == CONSOLE_MAX)
-			(void)fd_write_all(c->log_fd, cut, sizeof(cut) - 1);
+			write_log(c, cut, sizeof(cut) - 1);
 	}
 	for (size_t i = 0; i < n; i++) {
 		if (bytes[i] == '\n' || c->line_size == CONSOLE_LINE - 1)
@@ -46,7 +69,8 @@ static bool read_once(struct console *c)
 		return false;
 	ssize_t n = read(c->fd, bytes, sizeof(bytes));
 	if (n > 0) {
-		take(c, bytes, (size_t)n);
+		console_write(c, bytes, (size_t)n);
+		flush(c); /* what came in one piece need not wait for its line's end */
 		return true;
 	}
 	if (n == 0 || (errno != EAGAIN && errno != EINTR)) {
@@ -66,6 +90,8 @@ static void on_console(struct loop_watch *watch, uint32_t events)
 int console_open(struct console *c, struct loop *loop, int fd, int log_fd, struct husk_error *err)
 {
 	*c = (struct console){.loop = loop, .fd = -1, .log_fd = log_fd};
+	if (fd < 0)
+		return 0;
 	int rc = fd_set_nonblocking(fd, true);
 	if (rc < 0)
 		return error_set(err, rc, "make the console non-blocking");
@@ -80,4 +106,7 @@ void console_drain(struct console *c)
 	/* Bounded: a socket's buffer holds less, and a guest that writes on must not keep us here. */
 	for (int i = 0; i < 256 && read_once(c); i++)
 		;
+	flush(c);
+	if (c->line_size)
+		end_line(c);
 }

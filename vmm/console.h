@@ -20,14 +20,18 @@ struct console {
 	int fd; /* owned; -1 once closed */
 	int log_fd; /* borrowed */
 	uint32_t logged;
+	char held[256]; /* for the log: the rest of a line */
+	uint32_t n_held;
 	char line[CONSOLE_LINE]; /* the line under way, printable */
 	uint32_t line_size;
 	char panic[CONSOLE_LINE]; /* "" or the kernel's last words */
 };
 
-/** Read @fd (taken on success, made non-blocking) into @log_fd (-1: nowhere). */
+/** Read @fd (taken on success, made non-blocking; -1: console_write() brings it all) into @log_fd (-1: nowhere). */
 int console_open(struct console *console, struct loop *loop, int fd, int log_fd, struct husk_error *err);
-/** Read what is there now; then console->panic is up to date. */
+/** What a console says that is in this process. */
+void console_write(struct console *console, const void *bytes, size_t n);
+/** Read what is there now; then log and console->panic are up to date. */
 void console_drain(struct console *console);
 
 #endif

@@ -20,8 +20,6 @@
 #include <sys/resource.h>
 #include <sys/stat.h>
 
-#define LISTEN_WAIT_MS 10000 /* an emulated guest is slow to come up */
-#define LISTEN_WAIT_HARDWARE_MS 1000
 #define STANDBYS 8 /* connections to the agent that await their use; each is a socket of the guest's */
 
 void worker_log(struct worker *w, const char *format, ...)
@@ -113,17 +111,30 @@ static void on_machine(void *data, enum machine_event event, const char *text)
 		workload_settle(w, VM_END_MACHINE, text, 1000);
 }
 
+static void on_console(void *data, const void *bytes, size_t n)
+{
+	struct worker *w = data;
+	console_write(&w->console, bytes, n);
+}
+
 static int make_machine(struct worker *w, struct husk_error *err)
 {
+	struct vmm_config *c = &w->config;
 	const struct machine_setup setup = {.loop = &w->loop,
 		.memory = &w->memory,
 		.event = on_machine,
 		.data = w,
-		.control_fd = w->config.qmp_fd};
+		.control_fd = c->qmp_fd,
+		.kvm_fd = c->kvm_fd,
+		.kernel_fd = c->kernel_fd,
+		.initrd_fd = c->initrd_fd,
+		.cmdline = c->cmdline,
+		.cpus = c->cpus,
+		.console = on_console};
 
 	int rc = w->ops->create(&setup, &w->machine, err);
 	if (rc == 0)
-		w->config.qmp_fd = -1;
+		c->qmp_fd = c->kvm_fd = c->kernel_fd = c->initrd_fd = -1;
 	return rc;
 }
 
@@ -206,7 +217,6 @@ static void on_supervisor(struct loop_watch *watch, uint32_t events)
 static int make_doors(struct worker *w, struct husk_error *err)
 {
 	struct vmm_config *c = &w->config;
-	uint64_t usual_ms = w->ops->capabilities.hardware_wall ? LISTEN_WAIT_HARDWARE_MS : LISTEN_WAIT_MS;
 
 	if (fchdir(c->runtime_fd) < 0)
 		return error_errno(err, "enter the VM's runtime directory");
@@ -217,7 +227,7 @@ static int make_doors(struct worker *w, struct husk_error *err)
 	const struct doors_setup setup = {.loop = &w->loop,
 		.vsock = w->vsock,
 		.stats = w->stats,
-		.listen_wait_ms = c->listen_wait_ms ? c->listen_wait_ms : usual_ms,
+		.listen_wait_ms = c->listen_wait_ms,
 		.standbys = STANDBYS,
 		.log = on_door_line,
 		.data = w};
@@ -235,13 +245,20 @@ static int make_doors(struct worker *w, struct husk_error *err)
 
 static int check(const struct vmm_config *c, struct husk_error *err)
 {
-	const int needed[] = {
-		c->runtime_fd, c->memory_fd, c->qmp_fd, c->blk_root_fd, c->vsock_fd, c->supervisor_fd, c->console_fd};
+	const int always[] = {c->runtime_fd, c->memory_fd, c->supervisor_fd};
+	const int qemu[] = {c->qmp_fd, c->blk_root_fd, c->vsock_fd, c->console_fd};
+	const int kvm[] = {c->kvm_fd, c->kernel_fd};
+	bool emulated = c->machine == VMM_MACHINE_QEMU, lacks = false;
 
-	for (size_t i = 0; i < ARRAY_SIZE(needed); i++)
-		if (needed[i] < 0)
-			return error_set(err, -EINVAL, "the worker's configuration lacks a descriptor");
-	if (c->n_layers == 0 || (c->scratch_fd >= 0 && c->blk_scratch_fd < 0))
+	for (size_t i = 0; i < ARRAY_SIZE(always); i++)
+		lacks |= always[i] < 0;
+	for (size_t i = 0; i < ARRAY_SIZE(qemu) && emulated; i++)
+		lacks |= qemu[i] < 0;
+	for (size_t i = 0; i < ARRAY_SIZE(kvm) && !emulated; i++)
+		lacks |= kvm[i] < 0;
+	if (lacks)
+		return error_set(err, -EINVAL, "the worker's configuration lacks a descriptor");
+	if (c->n_layers == 0 || (emulated && c->scratch_fd >= 0 && c->blk_scratch_fd < 0))
 		return error_set(err, -EINVAL, "the worker's configuration lacks a disk");
 	return 0;
 }
@@ -269,13 +286,14 @@ static int set_up(struct worker *w, struct husk_error *err)
 	if (rc == 0)
 		rc = make_vsock(w, err);
 	if (rc == 0)
-		rc = w->ops->start(w->machine, err);
-	return rc < 0 ? rc : make_doors(w, err);
+		rc = make_doors(w, err);
+	return rc < 0 ? rc : w->ops->start(w->machine, err); /* last: from here on other threads reach the devices */
 }
 
 int worker_run(int fd)
 {
 	static struct worker worker; /* the process is the worker; it is large and zeroed */
+	static pthread_mutex_t device_lock = PTHREAD_MUTEX_INITIALIZER; /* vCPUs' threads reach devices, too */
 	struct worker *w = &worker;
 	struct husk_error err;
 
@@ -293,6 +311,7 @@ int worker_run(int fd)
 		return 1;
 	}
 	int rc = loop_init(&w->loop, &err);
+	w->loop.lock = &device_lock;
 	if (rc == 0)
 		rc = set_up(w, &err);
 	if (rc == 0)

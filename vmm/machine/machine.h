@@ -21,7 +21,6 @@
 /** What a kind of machine can promise. */
 struct machine_capabilities {
 	const char *name;
-	bool hardware_wall; /* the guest's code is kept in by the CPU, not by an emulator */
 	bool own_devices; /* the worker brings console, rng and balloon as well; else the machine has its own */
 	bool pause;
 	bool power_button;

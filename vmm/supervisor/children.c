@@ -4,7 +4,8 @@
  *
  * Theory of operation: everything the two share is made here and passed by descriptor: guest RAM (a memfd that nobody can
  * resize), a socket pair for QMP, one for the console, one per device. Both children die with the supervisor
- * (PR_SET_PDEATHSIG), both sides of a pair are closed here at once, so that the end of one is seen by the other.
+ * (PR_SET_PDEATHSIG), both sides of a pair are closed here at once, so that the end of one is seen by the other. On the
+ * `kvm` machine there is no QEMU: the worker gets /dev/kvm, the kernel and the initramfs, and nothing links it to anybody.
  */
 #include "vmm/supervisor/supervisor.h"
 
@@ -47,7 +48,7 @@ static int wiring_make(struct wiring *w, const struct vmm_config *c, struct husk
 	for (int i = 0; i < LINKS; i++)
 		w->link[i][0] = w->link[i][1] = -1;
 	int rc = memory_make_fd(c->memory, &w->memory, err);
-	for (int i = 0; rc == 0 && i < LINKS; i++) {
+	for (int i = 0; rc == 0 && i < LINKS && c->machine == VMM_MACHINE_QEMU; i++) {
 		if (i == LINK_SCRATCH && c->scratch_fd < 0)
 			continue;
 		if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, w->link[i]) < 0)
@@ -91,6 +92,12 @@ static void fill_envelope(struct passing *p, const struct supervisor *s, const s
 	tlv_put_u32(b, VMM_CPUS, c->cpus);
 	tlv_put_u64(b, VMM_TIMEOUT_MS, c->timeout_ms);
 	tlv_put_u64(b, VMM_LISTEN_WAIT_MS, c->listen_wait_ms);
+	if (c->machine == VMM_MACHINE_KVM) {
+		tlv_put_string(b, VMM_CMDLINE, c->cmdline ? c->cmdline : "");
+		pass_as(p, VMM_KVM_FD, c->kvm_fd);
+		pass_as(p, VMM_KERNEL_FD, c->kernel_fd);
+		pass_as(p, VMM_INITRD_FD, c->initrd_fd);
+	}
 	if (c->exec)
 		tlv_put(b, VMM_EXEC, c->exec, c->exec_size);
 	for (size_t i = 0; i < c->n_layers; i++)
@@ -193,7 +200,7 @@ int children_start(struct supervisor *s, struct husk_error *err)
 	struct wiring CLEANUP(wiring_close) w;
 
 	int rc = wiring_make(&w, &s->config, err);
-	if (rc == 0)
+	if (rc == 0 && s->config.machine == VMM_MACHINE_QEMU)
 		rc = start_qemu(s, &w, err); /* first: it takes longer to set itself up than the worker does */
 	if (rc == 0)
 		rc = start_worker(s, &w, err);

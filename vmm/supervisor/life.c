@@ -263,11 +263,11 @@ int life_prepare(struct supervisor *s, struct husk_error *err)
 int life_watch(struct supervisor *s, struct husk_error *err)
 {
 	int rc = loop_add(&s->loop, &s->worker.watch, s->worker.pidfd, EPOLLIN, on_worker, err);
-	if (rc == 0)
+	if (rc == 0 && s->machine.pid)
 		rc = loop_add(&s->loop, &s->machine.watch, s->machine.pidfd, EPOLLIN, on_machine, err);
 	if (rc == 0)
 		rc = loop_add(&s->loop, &s->channel_watch, s->channel, EPOLLIN, on_channel, err);
-	if (rc == 0)
+	if (rc == 0 && s->errors >= 0)
 		rc = loop_add(&s->loop, &s->errors_watch, s->errors, EPOLLIN, on_errors, err);
 	return rc;
 }

@@ -81,11 +81,11 @@ static int prepare(struct supervisor *s, struct husk_error *err)
 {
 	const struct vmm_config *c = &s->config;
 
-	if (!c->qemu_path || c->kernel_fd < 0 || c->runtime_fd < 0 || c->n_layers == 0)
+	bool machine = c->machine == VMM_MACHINE_QEMU ? c->qemu_path != NULL : c->kvm_fd >= 0;
+
+	if (!machine || c->kernel_fd < 0 || c->runtime_fd < 0 || c->n_layers == 0)
 		return error_set(
-			err, -EINVAL, "the configuration lacks QEMU, a kernel, a layer or the runtime directory");
-	if (c->machine != VMM_MACHINE_QEMU)
-		return error_set(err, -ENOTSUP, "this husk-vmm has no machine of that kind");
+			err, -EINVAL, "the configuration lacks a machine, a kernel, a layer or the runtime directory");
 	int rc = loop_init(&s->loop, err);
 	return rc < 0 ? rc : life_prepare(s, err);
 }
@@ -94,7 +94,7 @@ static int prepare(struct supervisor *s, struct husk_error *err)
 static void let_go(struct vmm_config *c)
 {
 	int *fds[] = {&c->kernel_fd, &c->initrd_fd, &c->scratch_fd, &c->control_fd, &c->stdio_fd[0], &c->stdio_fd[1],
-		&c->stdio_fd[2], &c->stats_fd};
+		&c->stdio_fd[2], &c->stats_fd, &c->kvm_fd};
 
 	for (size_t i = 0; i < ARRAY_SIZE(fds); i++)
 		cleanup_fd(fds[i]), *fds[i] = -1;
@@ -115,7 +115,8 @@ static int start(struct supervisor *s, struct husk_error *err)
 		return rc;
 	let_go(&s->config);
 	process_identify(s->worker.pid, &s->record.worker);
-	process_identify(s->machine.pid, &s->record.machine);
+	if (s->machine.pid)
+		process_identify(s->machine.pid, &s->record.machine);
 	supervisor_save(s, VM_STARTING);
 	if (s->config.start_timeout_ms == 0)
 		s->config.start_timeout_ms = START_TIMEOUT_MS;

@@ -184,7 +184,6 @@ const struct machine_ops machine_qemu_ops = {
 	.capabilities =
 		{
 			.name = "qemu",
-			.hardware_wall = false,
 			.pause = true,
 			.power_button = true,
 			.cpus_max = 64,
