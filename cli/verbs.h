@@ -14,6 +14,7 @@ int verb_image_inspect(struct cli *cli);
 int verb_images(struct cli *cli);
 int verb_import(struct cli *cli);
 int verb_inspect(struct cli *cli);
+int verb_kernel_build(struct cli *cli);
 int verb_kernel_fetch(struct cli *cli);
 int verb_kernel_list(struct cli *cli);
 int verb_login(struct cli *cli);

@@ -145,11 +145,12 @@ int boot_open(const struct husk *husk, const struct husk_vm_config *config, enum
 	struct husk_error *err)
 {
 	int rc = put_cmdline(config, machine, boot, err);
-	if (rc == 0 && !config->kernel)
-		rc = kernel_find(husk->home, NULL, &boot->kernel, err);
+	bool path = config->kernel && (strchr(config->kernel, '/') || access(config->kernel, F_OK) == 0);
+	if (rc == 0 && !path)
+		rc = kernel_find(husk->home, config->kernel, &boot->kernel, err);
 	if (rc < 0)
 		return rc;
-	boot->kernel_fd = open_file(config->kernel ? config->kernel : boot->kernel.image, "kernel", err);
+	boot->kernel_fd = open_file(path ? config->kernel : boot->kernel.image, "kernel", err);
 	if (boot->kernel_fd < 0)
 		return boot->kernel_fd;
 	if (config->initramfs)

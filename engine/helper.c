@@ -42,7 +42,7 @@ static int drain(struct run *run, int i)
 	return n < 0 ? (int)n : 0;
 }
 
-static int run_loop(struct run *run, int cancel_fd)
+static int run_loop(struct run *run, const struct helper *how)
 {
 	bool ended = false;
 	while (!ended) {
@@ -50,12 +50,14 @@ static int run_loop(struct run *run, int cancel_fd)
 		for (int i = 0; i < N_PIPES; i++)
 			fds[i] = (struct pollfd){.fd = run->reading[i], .events = POLLIN};
 		fds[N_PIPES] = (struct pollfd){.fd = run->pidfd, .events = POLLIN};
-		fds[N_PIPES + 1] = (struct pollfd){.fd = run->canceled ? -1 : cancel_fd, .events = POLLIN};
-		if (poll(fds, N_PIPES + 2, -1) < 0) {
-			if (errno == EINTR)
-				continue;
+		fds[N_PIPES + 1] = (struct pollfd){.fd = run->canceled ? -1 : how->cancel_fd, .events = POLLIN};
+		int ready = poll(fds, N_PIPES + 2, how->tick ? how->tick_ms : -1);
+		if (ready < 0 && errno != EINTR)
 			return -errno;
-		}
+		if (ready == 0)
+			how->tick(how->tick_data);
+		if (ready <= 0)
+			continue;
 		ended = fds[N_PIPES].revents != 0;
 		for (int i = 0; i < N_PIPES; i++) {
 			int rc = 0;
@@ -130,7 +132,7 @@ static int run_spawned(const struct helper *how, struct run *run, struct husk_er
 {
 	struct buffer *error = run->into[ERROR], *text = run->into[TEXT];
 	int status = 0;
-	int rc = run_loop(run, how->cancel_fd);
+	int rc = run_loop(run, how);
 	if (rc < 0)
 		kill(run->pid, SIGKILL);
 	pid_t waited;

@@ -17,7 +17,8 @@
  *  stderr_fd:   where its progress goes, -1: it is kept, and its last line is the error's text when it tells no other
  *  cancel_fd:   readable: the child gets SIGTERM and the run ends with -ECANCELED; -1: none
  *  error_fd:    the child speaks HUSK_ERROR_FD: "CODE MESSAGE" on descriptor 3
- *  fds:         become the child's 3, 4, … (-1: /dev/null); not together with error_fd */
+ *  fds:         become the child's 3, 4, … (-1: /dev/null); not together with error_fd
+ *  tick:        called with tick_data after each tick_ms in which nothing came from the child; NULL: none */
 struct helper {
 	const char *path;
 	const char *const *argv;
@@ -26,6 +27,9 @@ struct helper {
 	bool error_fd;
 	const int *fds;
 	size_t n_fds;
+	void (*tick)(void *data);
+	void *tick_data;
+	int tick_ms;
 };
 
 /** Run it; its stdout is appended to @out (may be NULL: /dev/null). 0 when it exited with 0; else its own error, or -EIO. */

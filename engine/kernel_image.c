@@ -148,3 +148,11 @@ int kernel_image_unpack(const char *from, const char *to, struct husk_error *err
 		unlink(to);
 	return rc;
 }
+
+int kernel_image_check(const char *path, struct husk_error *err)
+{
+	CLEANUP_FD int fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		return error_errno(err, "open %s", path);
+	return file_has_pvh(fd) ? 0 : error_set(err, -ENOTSUP, "%s is no ELF kernel with a PVH entry", path);
+}

@@ -17,8 +17,13 @@ int tool_run(const struct tool *tool, struct buffer *out, struct husk_error *err
 		.directory = tool->directory,
 		.stdin_fd = tool->stdin_fd,
 		.stdout_fd = tool->stdout_fd,
-		.stderr_fd = -1,
+		.stderr_fd = tool->stderr_too ? tool->stdout_fd : -1,
 		.cancel_fd = -1,
+		.fds = tool->fds,
+		.n_fds = tool->n_fds,
+		.tick = tool->tick,
+		.tick_data = tool->tick_data,
+		.tick_ms = tool->tick_ms,
 	};
 	return helper_run(&helper, out, err);
 }

@@ -129,8 +129,15 @@ int husk_image_gc(struct husk *husk, char **report, struct husk_error *err);
 /** Fetch the guest kernel package with apt and unpack it into the store; fine when it is there. @progress_fd as in
  *  husk_pull_options. *@id (may be NULL): the kernel's id. */
 int husk_kernel_fetch(struct husk *husk, int progress_fd, char **id, struct husk_error *err);
-/** The newest fetched kernel's id, or -ENOENT. */
+/** Build the tuned kernel from the distribution's source package into the store: about ten minutes on two processors, nothing
+ *  when that very kernel is there. @fragment (may be NULL): a file with lines of kernel configuration to add to husk's own.
+ *  Errors: -ENOENT (tools are missing; the message has the line that installs them), -ENOSPC, -EINVAL (an option that the
+ *  source does not have), -ENOTSUP (not x86_64), -EIO (the build failed; the message says where its log lies). */
+int husk_kernel_build(struct husk *husk, const char *fragment, int progress_fd, char **id, struct husk_error *err);
+/** The id of the kernel that VMs boot: the newest tuned one, else the newest fetched one; or -ENOENT. */
 int husk_kernel_find(struct husk *husk, char **id, struct husk_error *err);
+/** All kernels as a JSON array, newest first: {id, flavor ("tuned" or "distribution"), created, used, reason}. */
+int husk_kernel_list(struct husk *husk, char **json, struct husk_error *err);
 
 /* ---- doors: sockets of the host that lead into a VM ---- */
 
@@ -195,7 +202,9 @@ struct husk_vm_config {
 	bool offline;
 	int progress_fd;                  /* as in husk_pull_options; default -1 */
 	int cancel_fd;                    /* readable: give the start up with -ECANCELED; -1: none */
-	const char *kernel;               /* path of a kernel to boot instead of the fetched one */
+	const char *kernel;               /* NULL: as husk_kernel_find(). A path, or the id of a kernel of the store or its
+	                                   * beginning ("linux": the distribution's newest); a file in the way of an id
+	                                   * comes first */
 	const char *initramfs;            /* path of a foreign initramfs: a VM without our agent. What needs the agent
 	                                   * (command, env, user, streams, timeout …) is refused then */
 	const char *cmdline;              /* appended to the kernel command line */
