@@ -62,13 +62,14 @@ int memory_add(struct memory *memory, uint64_t gpa, uint64_t size, uint64_t fd_o
 		if (r->gpa < gpa)
 			at = i + 1;
 	}
-	void *host = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, memory->fd, (off_t)fd_offset);
+	int kind = memory->private ? MAP_PRIVATE : MAP_SHARED;
+	void *host = mmap(NULL, size, PROT_READ | PROT_WRITE, kind | MAP_NORESERVE, memory->fd, (off_t)fd_offset);
 	if (host == MAP_FAILED)
 		return error_errno(err, "map %" PRIu64 " bytes of guest memory", size);
 	madvise(host, size, MADV_DONTDUMP);
 	for (unsigned i = memory->n_regions; i > at; i--)
 		memory->regions[i] = memory->regions[i - 1];
-	memory->regions[at] = (struct memory_region){.gpa = gpa, .size = size, .host = host};
+	memory->regions[at] = (struct memory_region){.gpa = gpa, .size = size, .host = host, .fd_offset = fd_offset};
 	memory->n_regions++;
 	return 0;
 }
@@ -82,12 +83,59 @@ void memory_destroy(struct memory *memory)
 	*memory = (struct memory){.fd = -1};
 }
 
-void *memory_at(const struct memory *memory, uint64_t gpa, uint64_t size)
+/** The region that [@gpa, @gpa + @size) lies in, or NULL. */
+static const struct memory_region *find_region(const struct memory *memory, uint64_t gpa, uint64_t size)
 {
 	for (unsigned i = 0; i < memory->n_regions; i++) {
 		const struct memory_region *r = &memory->regions[i];
 		if (gpa >= r->gpa && gpa - r->gpa < r->size)
-			return size && size <= r->size - (gpa - r->gpa) ? r->host + (gpa - r->gpa) : NULL;
+			return size && size <= r->size - (gpa - r->gpa) ? r : NULL;
 	}
 	return NULL;
+}
+
+void *memory_at(const struct memory *memory, uint64_t gpa, uint64_t size)
+{
+	const struct memory_region *r = find_region(memory, gpa, size);
+	return r ? r->host + (gpa - r->gpa) : NULL;
+}
+
+bool memory_gpa(const struct memory *memory, const void *host, uint64_t *gpa)
+{
+	uintptr_t at = (uintptr_t)host;
+	for (unsigned i = 0; i < memory->n_regions; i++) {
+		const struct memory_region *r = &memory->regions[i];
+		uintptr_t start = (uintptr_t)r->host;
+		if (at >= start && at - start < r->size) {
+			*gpa = r->gpa + (at - start);
+			return true;
+		}
+	}
+	return false;
+}
+
+int memory_discard(struct memory *memory, uint64_t gpa, uint64_t size, struct husk_error *err)
+{
+	uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE);
+	const struct memory_region *r = find_region(memory, gpa, size);
+	if (!r)
+		return error_set(err, -EFAULT, "0x%" PRIx64 " bytes at 0x%" PRIx64 " are not guest memory", size, gpa);
+	if ((gpa | size) % page)
+		return error_set(err, -EINVAL, "0x%" PRIx64 " bytes at 0x%" PRIx64 " are not whole pages", size, gpa);
+	uint64_t at = gpa - r->gpa;
+	if (!memory->private) {
+		int mode = FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE;
+		if (fallocate(memory->fd, mode, (off_t)(r->fd_offset + at), (off_t)size) < 0)
+			return error_errno(err, "give back 0x%" PRIx64 " bytes of guest memory", size);
+		return 0;
+	}
+	if (memory->n_holes == MEMORY_HOLES_MAX)
+		return error_set(err, -ENOSPC, "guest memory has %d holes already", MEMORY_HOLES_MAX);
+	void *host = mmap(r->host + at, size, PROT_READ | PROT_WRITE,
+		MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED | MAP_NORESERVE, -1, 0);
+	if (host == MAP_FAILED)
+		return error_errno(err, "give back 0x%" PRIx64 " bytes of guest memory", size);
+	madvise(host, size, MADV_DONTDUMP);
+	memory->n_holes++;
+	return 0;
 }

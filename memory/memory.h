@@ -9,6 +9,9 @@
  * ranges that straddle two regions are refused. The memfd is sealed against shrinking, so a valid pointer stays valid and
  * never faults, whatever another holder of the memfd does.
  *
+ * Pages that the guest gives back (memory_discard()) become holes of the memfd. Private memory, a copy-on-write mapping of a
+ * file that must not change, gets anonymous memory in their place: dropping the copies would bring the file's old bytes back.
+ *
  * What a pointer leads to belongs to the guest, which may change it at any moment: copy once, check the copy, use the copy.
  */
 #ifndef MEMORY_MEMORY_H
@@ -21,18 +24,22 @@
 #include <stdint.h>
 
 #define MEMORY_REGIONS_MAX 8
+#define MEMORY_HOLES_MAX 16384 /* of private memory; each may cost two of the process's 65530 mappings */
 
 /** Guest-physical [gpa, gpa + size) lies at host. */
 struct memory_region {
 	uint64_t gpa;
 	uint64_t size;
 	uint8_t *host;
+	uint64_t fd_offset;
 };
 
 /** Regions are sorted by gpa and do not overlap. */
 struct memory {
 	int fd; /* owned */
 	uint64_t fd_size;
+	bool private; /* map copy-on-write: set it before the regions are added */
+	unsigned n_holes; /* of private memory: pages given back since */
 	unsigned n_regions;
 	struct memory_region regions[MEMORY_REGIONS_MAX];
 };
@@ -51,5 +58,13 @@ void memory_destroy(struct memory *memory);
 
 /** Where [@gpa, @gpa + @size) lies, or NULL: not wholly in one region, or @size is 0. */
 void *memory_at(const struct memory *memory, uint64_t gpa, uint64_t size);
+
+/** The guest-physical address of @host, which memory_at() gave; false when it is no guest memory. */
+bool memory_gpa(const struct memory *memory, const void *host, uint64_t *gpa);
+
+/** Give the pages [@gpa, @gpa + @size) back to the host: from then on they read as zeroes until they are written. -EFAULT
+ *  when memory_at() would refuse them, -EINVAL when they are not whole pages, -ENOSPC when private memory is in too many
+ *  pieces by now; then nothing has changed. Pointers into them stay valid. */
+int memory_discard(struct memory *memory, uint64_t gpa, uint64_t size, struct husk_error *err);
 
 #endif

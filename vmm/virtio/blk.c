@@ -11,6 +11,7 @@
 #define SEGMENTS_MAX 126 /* data descriptors of a request: QEMU's queue of 128 less header and status */
 #define ZERO_SECTORS_MAX (1u << 22) /* one discard or write-zeroes segment: 2 GiB */
 #define ZERO_SEGMENTS_MAX 16
+#define SAVED_VERSION 1
 #define REQUESTS_PER_KICK 256 /* then the other devices get their turn */
 
 struct blk {
@@ -213,12 +214,43 @@ static void blk_kick(struct virtio_device *device, unsigned queue)
 	virtio_notify(device, queue);
 }
 
+/** Nothing is in work between two kicks: this only tells the disk it was. Little-endian. */
+struct __attribute__((packed)) state {
+	uint8_t version, read_only;
+	uint64_t sectors;
+	char serial[VIRTIO_BLK_ID_BYTES];
+};
+
+static struct state describe(const struct blk *blk)
+{
+	struct state state = {
+		.version = SAVED_VERSION, .read_only = blk->disk->read_only, .sectors = blk->config.capacity};
+	memcpy(state.serial, blk->serial, sizeof(state.serial));
+	return state;
+}
+
+static int blk_save(const struct virtio_device *device, struct buffer *out)
+{
+	struct state state = describe(from_device(device));
+	return buffer_append(out, &state, sizeof(state));
+}
+
+static int blk_load(struct virtio_device *device, const void *bytes, size_t n, struct husk_error *err)
+{
+	struct state state = describe(from_device(device));
+	if (n != sizeof(state) || memcmp(bytes, &state, sizeof(state)) != 0)
+		return error_set(err, -EINVAL, "it is of another disk");
+	return 0;
+}
+
 static const struct virtio_ops blk_ops = {
 	.name = "blk",
 	.id = VIRTIO_ID_BLOCK,
 	.features = blk_features,
 	.config_read = blk_config_read,
 	.kick = blk_kick,
+	.save = blk_save,
+	.load = blk_load,
 };
 
 int blk_create(struct disk *disk, const char *serial, unsigned n_queues, struct blk **out, struct husk_error *err)

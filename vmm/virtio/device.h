@@ -39,9 +39,10 @@ struct virtio_ops {
 	/** Back to the state after creation: the queues are stopped already. May be NULL. */
 	void (*reset)(struct virtio_device *device);
 	/** Append what the device must remember beyond its queues and features, in a form of its own that names its
-	 *  version. The queues are quiet meanwhile. NULL: nothing. */
+	 *  version. The queues are quiet meanwhile. NULL: nothing. Called by virtio_save(). */
 	int (*save)(const struct virtio_device *device, struct buffer *out);
-	/** The reverse, on a device made with the same setup, before its queues start. Every byte is checked. */
+	/** The reverse, on a device made with the same setup, reset, its features set, before its queues start. Every byte
+	 *  is checked. Called by virtio_load(). */
 	int (*load)(struct virtio_device *device, const void *bytes, size_t n, struct husk_error *err);
 };
 
@@ -85,7 +86,20 @@ static inline bool virtio_usable(const struct virtio_device *device, unsigned qu
 /** config_read for a constant block of @size bytes. */
 void virtio_config_copy(const void *config, size_t size, uint32_t offset, void *bytes, uint32_t n);
 
+/** The envelopes that virtio_save() makes. */
+#define VIRTIO_STATE_MAX (64u << 10)
+
 /* ---- for transports ---- */
+
+/** Append an envelope (base/tlv.h) to @out that holds what the driver and @device agreed on: which device it is, the features,
+ *  whether it is broken, where its running queues lie and how far they are, and the device's own part. Nothing may run
+ *  meanwhile. 0 or a negative errno. */
+int virtio_save(const struct virtio_device *device, struct buffer *out);
+/** The reverse, on a device made with the same setup, over @memory with the content of that time: resets the
+ *  device, checks every byte, restores it and starts its queues; the transport then kicks each of them, as if it had just started. On
+ *  failure the device is reset. */
+int virtio_load(
+	struct virtio_device *device, const struct memory *memory, const void *bytes, size_t n, struct husk_error *err);
 
 /** Stop all queues, forget features and what was broken, reset the device. */
 void virtio_reset(struct virtio_device *device);

@@ -12,6 +12,7 @@
 #include <sys/resource.h>
 
 #define QUEUES 3 /* rx, tx, event; QEMU keeps the event queue of a vhost-user device to itself */
+#define SAVED_VERSION 1
 #define F_STREAM (1ULL << 0) /* virtio 1.2 §5.10.3 */
 
 static uint64_t vsock_features(const struct virtio_device *device)
@@ -26,9 +27,36 @@ static void vsock_config_read(const struct virtio_device *device, uint32_t offse
 	virtio_config_copy(&config, sizeof(config), offset, bytes, n);
 }
 
+/** The event that tells the driver that its connections are gone (§5.10.6.7), once there is a buffer for it. */
+static void send_event(struct vsock *vsock)
+{
+	const struct virtio_vsock_event event = {.id = htole32(VIRTIO_VSOCK_EVENT_TRANSPORT_RESET)};
+	struct virtio_device *device = &vsock->device;
+	struct virtqueue *q = &device->queues[VSOCK_EVENT];
+	struct virtqueue_chain *chain = &vsock->chain;
+	int rc = 0;
+	while (vsock->reset_event && (rc = virtqueue_pop(q, chain)) == 0)
+		if (!virtqueue_enable_kicks(q))
+			return;
+	if (!vsock->reset_event)
+		return;
+	if (rc < 0 || chain->write_bytes < sizeof(event)) {
+		virtio_broken(device, rc < 0 ? q->broken : "a buffer too small for an event");
+		return;
+	}
+	iov_scatter(&chain->iov[chain->n_read], chain->n_write, &event, sizeof(event));
+	virtqueue_push(q, chain->head, sizeof(event));
+	vsock->reset_event = false;
+	virtio_notify(device, VSOCK_EVENT);
+}
+
 static void vsock_kick(struct virtio_device *device, unsigned queue)
 {
 	struct vsock *vsock = (struct vsock *)device;
+	if (queue == VSOCK_EVENT) {
+		send_event(vsock);
+		return;
+	}
 	if (queue == VSOCK_TX)
 		vsock_receive(vsock);
 	vsock_pump(vsock);
@@ -40,7 +68,7 @@ static void vsock_reset(struct virtio_device *device)
 	struct vsock *vsock = (struct vsock *)device;
 	struct list gone;
 	vsock->n_resets = vsock->first_reset = 0;
-	vsock->tx_paused = false;
+	vsock->tx_paused = vsock->reset_event = false;
 	list_init(&gone);
 	while (!list_empty(&vsock->all)) { /* first, so that a connect from a callback is not among them */
 		struct list *l = vsock->all.next;
@@ -61,6 +89,22 @@ static void vsock_reset(struct virtio_device *device)
 	}
 }
 
+/** Connections do not survive: nothing but the version is kept, and the driver hears of it after a load. */
+static int vsock_save(const struct virtio_device *device, struct buffer *out)
+{
+	const uint8_t version = SAVED_VERSION;
+	return buffer_append(out, &version, sizeof(version));
+}
+
+static int vsock_load(struct virtio_device *device, const void *bytes, size_t n, struct husk_error *err)
+{
+	struct vsock *vsock = (struct vsock *)device;
+	if (n != 1 || *(const uint8_t *)bytes != SAVED_VERSION)
+		return error_set(err, -EINVAL, "the state of a vsock is not version %d", SAVED_VERSION);
+	vsock->reset_event = true;
+	return 0;
+}
+
 static const struct virtio_ops vsock_ops = {
 	.name = "vsock",
 	.id = VIRTIO_ID_VSOCK,
@@ -68,6 +112,8 @@ static const struct virtio_ops vsock_ops = {
 	.config_read = vsock_config_read,
 	.kick = vsock_kick,
 	.reset = vsock_reset,
+	.save = vsock_save,
+	.load = vsock_load,
 };
 
 /** Set the timer to the oldest connect. */

@@ -64,6 +64,7 @@
 
 #define VSOCK_RX 0
 #define VSOCK_TX 1
+#define VSOCK_EVENT 2
 #define VSOCK_BUCKETS 4096
 #define VSOCK_QUANTUM (128u << 10) /* bytes of one connection per turn, either way */
 #define VSOCK_BATCH 64 /* buffers of one turn */
@@ -143,6 +144,7 @@ struct vsock {
 	struct vsock_reset resets[VSOCK_RESETS];
 	unsigned first_reset, n_resets;
 	bool tx_paused;
+	bool reset_event; /* it was loaded: the driver is still to be told to forget its connections */
 	struct vsock_conn *current; /* whose host event is handled; NULL once it was freed */
 
 	/* scratch of one turn */
