@@ -204,14 +204,7 @@ static int serve(
 	return agent_serve(listener, true, ready, &setup, why, err);
 }
 
-/** Be the workload of a self-test, which runs below the husk-init that is PID 1. */
-static int selftest(void)
-{
-	static const char line[] = BOOT_SELFTEST_LINE;
-	return write(STDOUT_FILENO, line, sizeof(line) - 1) == sizeof(line) - 1 ? BOOT_SELFTEST_STATUS : 1;
-}
-
-int main(int argc, char **argv)
+int main(void)
 {
 	struct husk_error err = {0};
 	struct envelope envelope = {0};
@@ -219,8 +212,6 @@ int main(int argc, char **argv)
 	uint64_t init_ns = boot_clock_ns();
 	int cgroup = -1;
 
-	if (argc == 2 && strcmp(argv[1], BOOT_SELFTEST_WORD) == 0)
-		return selftest();
 	if (getpid() != 1) {
 		console_say("I am PID 1 of a husk VM and nothing else");
 		return 125;

@@ -139,3 +139,28 @@ int memory_discard(struct memory *memory, uint64_t gpa, uint64_t size, struct hu
 	memory->n_holes++;
 	return 0;
 }
+
+int memory_read_file(
+	const struct memory *memory, uint64_t gpa, int fd, uint64_t offset, uint64_t n, struct husk_error *err)
+{
+	uint8_t *to = memory_at(memory, gpa, n);
+
+	if (!to)
+		return error_set(err, -EFAULT, "no guest memory for 0x%" PRIx64 " bytes at 0x%" PRIx64, n, gpa);
+	if (offset > INT64_MAX || n > INT64_MAX - offset)
+		return error_set(err, -ENODATA, "no file has 0x%" PRIx64 " bytes at 0x%" PRIx64, n, offset);
+	while (n > 0) {
+		ssize_t got = pread(fd, to, n, (off_t)offset);
+		if (got < 0 && errno == EINTR)
+			continue;
+		if (got < 0)
+			return error_errno(err, "read the file");
+		if (got == 0)
+			return error_set(err, -ENODATA, "the file ends at 0x%" PRIx64 ", 0x%" PRIx64 " bytes too early",
+				offset, n);
+		to += got;
+		offset += (uint64_t)got;
+		n -= (uint64_t)got;
+	}
+	return 0;
+}

@@ -26,12 +26,12 @@
 #define MEMORY_REGIONS_MAX 8
 #define MEMORY_HOLES_MAX 16384 /* of private memory; each may cost two of the process's 65530 mappings */
 
-/** Guest-physical [gpa, gpa + size) lies at host. */
+/** Guest-physical [gpa, gpa + size) lies at host, and at fd_offset of the memfd. */
 struct memory_region {
 	uint64_t gpa;
 	uint64_t size;
-	uint8_t *host;
 	uint64_t fd_offset;
+	uint8_t *host;
 };
 
 /** Regions are sorted by gpa and do not overlap. */
@@ -66,5 +66,12 @@ bool memory_gpa(const struct memory *memory, const void *host, uint64_t *gpa);
  *  when memory_at() would refuse them, -EINVAL when they are not whole pages, -ENOSPC when private memory is in too many
  *  pieces by now; then nothing has changed. Pointers into them stay valid. */
 int memory_discard(struct memory *memory, uint64_t gpa, uint64_t size, struct husk_error *err);
+
+/**
+ * Read @n bytes at @offset of the file @fd, which keeps its own position, into guest memory at @gpa. -EFAULT: not wholly in
+ * one region; -ENODATA: the file ends before; or what reading gave. Part of the bytes may then have been read.
+ */
+int memory_read_file(
+	const struct memory *memory, uint64_t gpa, int fd, uint64_t offset, uint64_t n, struct husk_error *err);
 
 #endif

@@ -14,6 +14,11 @@
 #define X86_HIGH 0x100000000ull /* and goes on here */
 
 /* The first MiB: what the boot protocols need (loader), then from 0x9fc00 on reserved: the tables (ACPI). */
+#define X86_GDT 0x1000ull
+#define X86_BOOT_INFO 0x2000ull /* one page: struct boot_params, or struct hvm_start_info and what it points to */
+#define X86_PAGE_TABLES 0x3000ull /* PML4, one PDPT, four page directories of 2 MiB pages */
+#define X86_CMDLINE 0x10000ull
+#define X86_CMDLINE_SIZE 0x10000ull /* with its NUL */
 #define X86_LOW_RAM_END 0x9fc00ull
 #define X86_VMGENID 0xe0000ull /* one page; the 16 bytes of the generation id at its beginning */
 #define X86_ACPI 0xe1000ull /* RSDP first, then the tables */
@@ -49,6 +54,7 @@
 
 #define X86_GED_POWER_BUTTON 1
 #define X86_GED_VMGENID 2
+#define X86_GED_SLOT 4 /* a spare slot was filled */
 
 #define X86_CPUS_MAX 32
 
