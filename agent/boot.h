@@ -30,6 +30,11 @@ enum boot_tag {
 	BOOT_ENTROPY = 13,    /* bytes: credited to the guest's random generator */
 };
 
+/* husk-init as the workload of a self-test: called with this word it says this line and exits with this status. */
+#define BOOT_SELFTEST_WORD "selftest"
+#define BOOT_SELFTEST_LINE "husk-init: the guest runs\n"
+#define BOOT_SELFTEST_STATUS 42
+
 #define BOOT_FLAG_READ_ONLY (1u << 0) /* the root is mounted read-only for the workload */
 #define BOOT_FLAG_DEBUG (1u << 1)     /* the agent says on the console what it does and how long it takes */
 

@@ -170,6 +170,12 @@ static const struct option kernel_list_options[] = {
 	{0},
 };
 
+static const struct option doctor_options[] = {
+	{.name = "format", .value = "FORM", .choices = "table|json", .help = "How to print it (default table)"},
+	{.name = "selftest", .help = "Boot, run and stop a guest on each machine as well"},
+	{0},
+};
+
 static const struct option format_options[] = {
 	{.name = "format", .value = "FORM", .choices = "table|json", .help = "How to print it (default table)"},
 	{0},
@@ -246,7 +252,7 @@ const struct verb cli_verbs[] = {
 		kernel_list_options, 0, 0, .run = verb_kernel_list},
 	{"gc", "", "Remove what no image refers to", NULL, cli_no_options, 0, 0, .run = verb_gc},
 	{"doctor", "", "Tell what this machine can do, and why",
-		"Exit status 1 when something keeps husk from running VMs.", format_options, 0, 0, .bare = true,
+		"Exit status 1 when something keeps husk from running VMs.", doctor_options, 0, 0, .bare = true,
 		.run = verb_doctor},
 	{"version", "", "Show the version", NULL, cli_no_options, 0, 0, .bare = true, .run = verb_version},
 	{"completion", "bash|zsh", "Print completions for a shell", "For bash: source <(husk completion bash)",

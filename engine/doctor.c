@@ -2,123 +2,87 @@
 /*
  * doctor.c - what this machine can do, and why, in words a user can act on
  *
- * Theory of operation: one function per topic appends findings to a list; at the end the list and all its strings are put
- * into one allocation, so that the caller has one thing to free. Nothing is changed on the machine.
+ * Theory of operation: one function per topic appends findings to a list. Nothing is changed on the machine.
  */
 #include "engine/doctor.h"
 
 #include "base/buffer.h"
 #include "base/path.h"
+#include "engine/findings.h"
 #include "engine/helper.h"
 #include "engine/kernel.h"
 #include "engine/machine.h"
 
-#include <stdarg.h>
 #include <string.h>
 #include <sys/statvfs.h>
 
-#define FINDINGS_MAX 32
 #define SPACE_WANTED (2ull << 30)
 #define MEMORY_WANTED (1ull << 30)
 
-/** Findings in the making: offsets into text, -1 for none. */
-struct findings {
-	struct {
-		enum husk_finding_status status;
-		const char *topic;
-		long message, remedy;
-	} list[FINDINGS_MAX];
-	size_t n;
-	struct buffer text;
-};
-
-static long put_text(struct findings *f, const char *text)
-{
-	long at = (long)f->text.size;
-	return text && buffer_append(&f->text, text, strlen(text) + 1) == 0 ? at : -1;
-}
-
-__attribute__((format(printf, 5, 6))) static void add(struct findings *f, enum husk_finding_status status,
-	const char *topic, const char *remedy, const char *format, ...)
-{
-	CLEANUP_FREE char *message = NULL;
-	va_list ap;
-	va_start(ap, format);
-	int n = vasprintf(&message, format, ap);
-	va_end(ap);
-	if (n < 0)
-		message = NULL;
-	if (f->n == FINDINGS_MAX || !message)
-		return;
-	long at = put_text(f, message);
-	if (at < 0)
-		return;
-	f->list[f->n].status = status;
-	f->list[f->n].topic = topic;
-	f->list[f->n].message = at;
-	f->list[f->n++].remedy = put_text(f, remedy);
-}
-
-static void look_at_kvm(struct findings *f, const struct husk *husk)
+/** True when VMs run on `kvm`, so that QEMU is not needed. */
+static bool look_at_kvm(struct findings *f, const struct husk *husk)
 {
 	struct machine_host host;
 	const char *text = host.why;
 	machine_look(husk, true, &host);
 	switch (host.kvm) {
 	case KVM_HOST_HARDWARE:
-		add(f, HUSK_FINDING_OK, "kvm", NULL, "/dev/kvm runs guests on the CPU (%s)", text);
+		findings_add(f, HUSK_FINDING_OK, "kvm", NULL, "/dev/kvm runs guests on the CPU (%s)", text);
 		break;
 	case KVM_HOST_INTERPRETED:
-		add(f, HUSK_FINDING_NOTE, "kvm", NULL,
+		findings_add(f, HUSK_FINDING_NOTE, "kvm", NULL,
 			"/dev/kvm interprets guest code instead of running it on the CPU (%s): no hardware wall here",
 			text);
 		break;
 	case KVM_HOST_DENIED:
-		add(f, HUSK_FINDING_NOTE, "kvm", "add yourself to the group kvm: adduser $USER kvm, then log in again",
+		findings_add(f, HUSK_FINDING_NOTE, "kvm",
+			"add yourself to the group kvm: adduser $USER kvm, then log in again",
 			"/dev/kvm cannot be opened: %s", text);
 		break;
 	case KVM_HOST_ABSENT:
-		add(f, HUSK_FINDING_NOTE, "kvm",
+		findings_add(f, HUSK_FINDING_NOTE, "kvm",
 			"on real hardware enable VT-x or SVM in the firmware; in a VM enable nested virtualisation",
 			"%s: no hardware wall here", text);
 		break;
 	case KVM_HOST_BROKEN:
-		add(f, HUSK_FINDING_NOTE, "kvm", NULL, "%s: no hardware wall here", text);
+		findings_add(f, HUSK_FINDING_NOTE, "kvm", NULL, "%s: no hardware wall here", text);
 		break;
 	}
 	if (host.kvm == KVM_HOST_HARDWARE)
-		add(f, HUSK_FINDING_OK, "wall", NULL, "VMs run on the machine 'kvm': the `hardware` wall");
+		findings_add(f, HUSK_FINDING_OK, "wall", NULL, "VMs run on the machine 'kvm': the `hardware` wall");
 	else
-		add(f, HUSK_FINDING_NOTE, "wall", NULL,
+		findings_add(f, HUSK_FINDING_NOTE, "wall", NULL,
 			"VMs run on the machine 'qemu': software emulation, the `software` wall");
+	return host.kvm == KVM_HOST_HARDWARE;
 }
 
-static void look_at_qemu(struct findings *f)
+static void look_at_qemu(struct findings *f, bool needed)
 {
+	enum husk_finding_status missing = needed ? HUSK_FINDING_ERROR : HUSK_FINDING_NOTE;
 	static const char remedy[] = "apt-get update && apt-get install qemu-system-x86";
 	CLEANUP_FREE char *path = engine_find_program("qemu-system-x86_64");
 	CLEANUP_BUFFER struct buffer out = {0};
 	struct husk_error err;
 	int major, minor;
 	if (!path) {
-		add(f, HUSK_FINDING_ERROR, "qemu", remedy, "qemu-system-x86_64 is not installed");
+		findings_add(f, missing, "qemu", remedy, "qemu-system-x86_64 is not installed");
 		return;
 	}
 	const char *const argv[] = {"qemu-system-x86_64", "--version", NULL};
 	struct helper helper = {
 		.path = path, .argv = argv, .stdin_fd = -1, .stdout_fd = -1, .stderr_fd = -1, .cancel_fd = -1};
 	if (helper_run(&helper, &out, &err) < 0) {
-		add(f, HUSK_FINDING_ERROR, "qemu", remedy, "%s does not run: %s", path, err.message);
+		findings_add(f, missing, "qemu", remedy, "%s does not run: %s", path, err.message);
 		return;
 	}
 	buffer_append(&out, "", 1);
 	if (sscanf((char *)buffer_bytes(&out), "QEMU emulator version %d.%d", &major, &minor) != 2)
-		add(f, HUSK_FINDING_WARNING, "qemu", NULL, "%s does not tell its version", path);
+		findings_add(f, HUSK_FINDING_WARNING, "qemu", NULL, "%s does not tell its version", path);
 	else if (major < 7)
-		add(f, HUSK_FINDING_WARNING, "qemu", "install QEMU 7.2 or newer",
+		findings_add(f, HUSK_FINDING_WARNING, "qemu", "install QEMU 7.2 or newer",
 			"%s is version %d.%d, older than any tested one", path, major, minor);
 	else
-		add(f, HUSK_FINDING_OK, "qemu", NULL, "%s is version %d.%d", path, major, minor);
+		findings_add(f, HUSK_FINDING_OK, "qemu", NULL, "%s is version %d.%d", path, major, minor);
 }
 
 static void look_at_tools(struct findings *f)
@@ -136,9 +100,9 @@ static void look_at_tools(struct findings *f)
 		CLEANUP_FREE char *path = engine_find_program(tools[i].program);
 		CLEANUP_FREE char *remedy = path_format("apt-get update && apt-get install %s", tools[i].package);
 		if (path)
-			add(f, HUSK_FINDING_OK, tools[i].program, NULL, "%s %s", path, tools[i].use);
+			findings_add(f, HUSK_FINDING_OK, tools[i].program, NULL, "%s %s", path, tools[i].use);
 		else
-			add(f, tools[i].status, tools[i].program, remedy, "%s is not installed; it %s",
+			findings_add(f, tools[i].status, tools[i].program, remedy, "%s is not installed; it %s",
 				tools[i].program, tools[i].use);
 	}
 }
@@ -160,13 +124,13 @@ static void look_at_helpers(struct findings *f, const struct husk *husk)
 		struct husk_error err;
 		if (engine_helper(husk, helpers[i].name, &path, &err) == 0)
 			continue;
-		add(f, without ? HUSK_FINDING_WARNING : HUSK_FINDING_ERROR, "helpers",
+		findings_add(f, without ? HUSK_FINDING_WARNING : HUSK_FINDING_ERROR, "helpers",
 			"install husk again (make install), or set HUSK_LIBEXEC", "%s%s%s", err.message,
 			without ? "; without it " : "", without ? without : "");
 		missing++;
 	}
 	if (!missing)
-		add(f, HUSK_FINDING_OK, "helpers", NULL, "husk's helper programs are in %s", husk->libexec);
+		findings_add(f, HUSK_FINDING_OK, "helpers", NULL, "husk's helper programs are in %s", husk->libexec);
 }
 
 static void look_at_kernel(struct findings *f, const struct husk *husk)
@@ -174,9 +138,9 @@ static void look_at_kernel(struct findings *f, const struct husk *husk)
 	struct kernel kernel = {0};
 	struct husk_error err;
 	if (kernel_find(husk->home, NULL, &kernel, &err) == 0)
-		add(f, HUSK_FINDING_OK, "kernel", NULL, "guest kernel %s", kernel.id);
+		findings_add(f, HUSK_FINDING_OK, "kernel", NULL, "guest kernel %s", kernel.id);
 	else
-		add(f, HUSK_FINDING_ERROR, "kernel", "husk kernel fetch", "%s", err.message);
+		findings_add(f, HUSK_FINDING_ERROR, "kernel", "husk kernel fetch", "%s", err.message);
 	kernel_free(&kernel);
 }
 
@@ -184,12 +148,12 @@ static void look_at_home(struct findings *f, const struct husk *husk)
 {
 	struct statvfs fs;
 	if (statvfs(husk->home, &fs) < 0) {
-		add(f, HUSK_FINDING_ERROR, "home", NULL, "%s: %s", husk->home, strerror(errno));
+		findings_add(f, HUSK_FINDING_ERROR, "home", NULL, "%s: %s", husk->home, strerror(errno));
 		return;
 	}
 	uint64_t available = (uint64_t)fs.f_bavail * fs.f_frsize;
 	bool small = available < SPACE_WANTED;
-	add(f, small ? HUSK_FINDING_WARNING : HUSK_FINDING_OK, "home",
+	findings_add(f, small ? HUSK_FINDING_WARNING : HUSK_FINDING_OK, "home",
 		small ? "free some space, or set HUSK_HOME to a directory with more" : NULL,
 		"%s is writable and has %.1f GiB free; sockets lie in %s", husk->home, (double)available / (1 << 30),
 		husk->runtime);
@@ -205,53 +169,27 @@ static void look_at_memory(struct findings *f)
 			break;
 	available <<= 10;
 	bool small = available < MEMORY_WANTED;
-	add(f, small ? HUSK_FINDING_WARNING : HUSK_FINDING_OK, "memory",
+	findings_add(f, small ? HUSK_FINDING_WARNING : HUSK_FINDING_OK, "memory",
 		small ? "run VMs with less memory (husk run -m 128M)" : NULL,
 		"%.1f GiB of memory are available, %ld CPUs", (double)available / (1 << 30),
 		sysconf(_SC_NPROCESSORS_ONLN));
-}
-
-/** One allocation: the array, then the strings. */
-static struct husk_finding *pack(const struct findings *f)
-{
-	size_t head = (f->n + 1) * sizeof(struct husk_finding), topics = 0;
-	for (size_t i = 0; i < f->n; i++)
-		topics += strlen(f->list[i].topic) + 1;
-	struct husk_finding *out = malloc(head + f->text.size + topics);
-	if (!out)
-		return NULL;
-	char *text = (char *)out + head, *topic = text + f->text.size;
-	memcpy(text, buffer_bytes(&f->text), f->text.size);
-	for (size_t i = 0; i < f->n; i++) {
-		out[i] = (struct husk_finding){
-			.status = f->list[i].status,
-			.topic = topic,
-			.message = text + f->list[i].message,
-			.remedy = f->list[i].remedy < 0 ? NULL : text + f->list[i].remedy,
-		};
-		topic = stpcpy(topic, f->list[i].topic) + 1;
-	}
-	return out;
 }
 
 int doctor_run(const struct husk *husk, const struct husk_error *open_error, struct husk_finding **findings, size_t *n,
 	struct husk_error *err)
 {
 	struct findings f = {0};
-	look_at_kvm(&f, husk);
-	look_at_qemu(&f);
+	bool kvm = look_at_kvm(&f, husk);
+	look_at_qemu(&f, !kvm);
 	if (husk) {
 		look_at_helpers(&f, husk);
 		look_at_kernel(&f, husk);
 		look_at_home(&f, husk);
 	} else {
-		add(&f, HUSK_FINDING_ERROR, "home", "set HUSK_HOME to a directory of your own", "%s",
+		findings_add(&f, HUSK_FINDING_ERROR, "home", "set HUSK_HOME to a directory of your own", "%s",
 			open_error ? open_error->message : "the home cannot be opened");
 	}
 	look_at_tools(&f);
 	look_at_memory(&f);
-	*findings = pack(&f);
-	*n = f.n;
-	buffer_free(&f.text);
-	return *findings ? 0 : error_set(err, -ENOMEM, "doctor: out of memory");
+	return findings_give(&f, findings, n, err);
 }

@@ -319,6 +319,10 @@ struct husk_finding {
 int husk_doctor(struct husk *husk, const struct husk_error *open_error, struct husk_finding **findings, size_t *n,
 	struct husk_error *err);
 
+/** Boot, run and stop a guest on each machine that can be had here, with an image of its own that is removed again; findings
+ *  as from husk_doctor(), with the topic "selftest". Takes as long as the boots do. */
+int husk_selftest(struct husk *husk, struct husk_finding **findings, size_t *n, struct husk_error *err);
+
 #ifdef __cplusplus
 }
 #endif

@@ -3,6 +3,7 @@
 #include "base/cleanup.h"
 #include "engine/cleanup.h"
 #include "engine/doctor.h"
+#include "engine/selftest.h"
 #include "engine/engine.h"
 #include "engine/home.h"
 #include "lib/adopt.h"
@@ -91,4 +92,9 @@ int husk_doctor(struct husk *husk, const struct husk_error *open_error, struct h
 	struct husk_error *err)
 {
 	return doctor_run(husk, open_error, findings, n, err);
+}
+
+int husk_selftest(struct husk *husk, struct husk_finding **findings, size_t *n, struct husk_error *err)
+{
+	return selftest_run(husk, findings, n, err);
 }

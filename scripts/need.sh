@@ -15,7 +15,7 @@ build='gcc libc6-dev make meson ninja-build pkg-config musl-tools linux-libc-dev
 demo='qemu-system-x86 e2fsprogs kmod xz-utils lz4 dpkg apt ca-certificates mmdebstrap fakechroot fakeroot
 	debian-archive-keyring'
 # What the end-to-end tests and the benches compare with and write images with.
-test='git strace busybox-static cpio squashfs-tools squashfs-tools-ng docker-registry skopeo umoci buildah gdisk socat
+test='git acpica-tools strace busybox-static cpio squashfs-tools squashfs-tools-ng docker-registry skopeo umoci buildah gdisk socat
 	zstd util-linux libasan8 libubsan1 s6 curl wrk redis-tools postgresql-client openssl libarchive-tools attr'
 
 wanted=

@@ -3,6 +3,7 @@
 # timeout: 150
 """cli_test.py - the command line without a VM: help, strict values, what is missing is named, exit 125."""
 import os
+import json
 import pathlib
 import re
 import shutil
@@ -174,6 +175,17 @@ def test_missing_qemu(home):
 def test_doctor(home):
     done = home.husk("doctor")
     ok(done.status == 0 and "qemu" in done.text.lower() and "kvm" in done.text.lower(), "doctor on this machine", done)
+
+
+def test_selftest(home):
+    done = home.husk("doctor", "--selftest", "--format", "json")
+    found = json.loads(done.text)
+    tried = {f["message"].split("'")[1]: f for f in found if f["topic"] == "selftest"}
+    ok(done.status == 0 and set(tried) == {"kvm", "qemu"}, "each machine is tried", done)
+    ok(tried["qemu"]["status"] == "ok" and "software" in tried["qemu"]["message"],
+       "the qemu machine boots, runs and stops a guest", done)
+    ok(tried["kvm"]["status"] in ("ok", "note"), "so does kvm, or it is said why not", done)
+    ok("selftest" not in home.husk("images").text, "the image that this took is gone again")
 
 
 def test_home_unusable(home):

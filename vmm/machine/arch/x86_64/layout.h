@@ -54,7 +54,6 @@
 
 #define X86_GED_POWER_BUTTON 1
 #define X86_GED_VMGENID 2
-#define X86_GED_SLOT 4 /* a spare slot was filled */
 
 #define X86_CPUS_MAX 32
 
