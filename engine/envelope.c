@@ -67,6 +67,13 @@ void envelope_door(struct envelope *e, const struct vm_door *door, const int fds
 	envelope_bytes(e, VMM_DOOR, &entry, sizeof(entry));
 }
 
+void envelope_disk(struct envelope *e, const struct vmm_disk *disk)
+{
+	struct vmm_disk entry = *disk;
+	entry.fd = pass(e, disk->fd);
+	envelope_bytes(e, VMM_DISK, &entry, sizeof(entry));
+}
+
 int envelope_seal(struct envelope *e, struct husk_error *err)
 {
 	if (e->failed)

@@ -6,7 +6,7 @@
 #include "base/buffer.h"
 #include "vmm/config.h"
 
-#define ENVELOPE_FDS (VMM_LAYERS_MAX + 16 + VM_DOORS_MAX * VMM_DOOR_FDS)
+#define ENVELOPE_FDS (VMM_LAYERS_MAX + VMM_DISKS_MAX + 24 + VM_DOORS_MAX * VMM_DOOR_FDS)
 
 /** An envelope in the making: entries, and the descriptors that they name, which become 3, 4, … in husk-vmm. The first is
  *  the envelope itself. Descriptors are borrowed. The first failure is kept until envelope_seal(). */
@@ -24,6 +24,8 @@ void envelope_u64(struct envelope *e, uint16_t tag, uint64_t value);
 void envelope_bytes(struct envelope *e, uint16_t tag, const void *bytes, size_t n);
 /** @fd is passed on under @tag; -1 puts nothing. */
 void envelope_fd(struct envelope *e, uint16_t tag, int fd);
+/** A disk of the user's; disk->fd is passed on. */
+void envelope_disk(struct envelope *e, const struct vmm_disk *disk);
 /** A door with its descriptors, as many as its kind has. */
 void envelope_door(struct envelope *e, const struct vm_door *door, const int fds[VMM_DOOR_FDS]);
 /** Put the finished envelope into a sealed memfd, which is fds[0] and owned by @e from then on. */

@@ -3,7 +3,7 @@
  * config.c - the envelope that husk-vmm gets, and the messages between caller, supervisor and worker
  *
  * Theory of operation: the entries of the envelope are described by a table: tag, kind and the member of struct vm_config
- * that takes the value. Reading walks the entries once; every tag but VMM_LAYER_FD may occur once, a tag outside the table
+ * that takes the value. Reading walks the entries once; every tag may occur once but those of a list, a tag outside the table
  * is refused (base/tlv.h), and each descriptor must be open at that moment and named only once, so that the struct owns
  * what it holds and closes nothing twice. What a process needs of the optional members it checks itself.
  */
@@ -58,9 +58,6 @@ static const struct entry_rule rules[] = {
 	RULE(VMM_TIMEOUT_MS, KIND_U64, timeout_ms),
 	RULE(VMM_MEMORY_FD, KIND_FD, memory_fd),
 	RULE(VMM_QMP_FD, KIND_FD, qmp_fd),
-	RULE(VMM_BLK_ROOT_FD, KIND_FD, blk_root_fd),
-	RULE(VMM_BLK_SCRATCH_FD, KIND_FD, blk_scratch_fd),
-	RULE(VMM_VSOCK_FD, KIND_FD, vsock_fd),
 	RULE(VMM_SUPERVISOR_FD, KIND_FD, supervisor_fd),
 	RULE(VMM_CONSOLE_FD, KIND_FD, console_fd),
 	RULE(VMM_LISTEN_WAIT_MS, KIND_U64, listen_wait_ms),
@@ -165,6 +162,36 @@ static int take_layer(struct reading *r, const struct tlv *entry)
 	return rc;
 }
 
+static int take_device(struct reading *r, const struct tlv *entry)
+{
+	struct vmm_config *c = r->config;
+
+	if (c->n_devices == VMM_DEVICES_MAX)
+		return error_set(r->err, -E2BIG, "more than %d devices", VMM_DEVICES_MAX);
+	int rc = take_fd(r, entry, &c->device_fd[c->n_devices]);
+	if (rc == 0)
+		c->n_devices++;
+	return rc;
+}
+
+static int take_disk(struct reading *r, const struct tlv *entry)
+{
+	struct vmm_config *c = r->config;
+	struct vmm_disk given;
+
+	if (entry->size != sizeof(given))
+		return error_set(r->err, -EINVAL, "a disk in the configuration is malformed");
+	memcpy(&given, entry->value, sizeof(given));
+	if (given.read_only > 1 || strnlen(given.serial, sizeof(given.serial)) > VMM_SERIAL_MAX)
+		return error_set(r->err, -EINVAL, "a disk in the configuration is malformed");
+	if (c->n_disks == VMM_DISKS_MAX)
+		return error_set(r->err, -E2BIG, "more than %d disks", VMM_DISKS_MAX);
+	struct vmm_disk *disk = &c->disks[c->n_disks++];
+	*disk = given;
+	disk->fd = -1;
+	return take_fd_number(r, entry->tag, (uint32_t)given.fd, &disk->fd);
+}
+
 static int take_by_rule(struct reading *r, const struct tlv *entry, const struct entry_rule *rule)
 {
 	void *member = (char *)r->config + rule->member;
@@ -188,12 +215,16 @@ static int take_by_rule(struct reading *r, const struct tlv *entry, const struct
 
 static int take_entry(struct reading *r, const struct tlv *entry)
 {
+	static const struct {
+		uint16_t tag;
+		int (*take)(struct reading *r, const struct tlv *entry);
+	} lists[] = {
+		{VMM_LAYER_FD, take_layer}, {VMM_DOOR, take_door}, {VMM_DISK, take_disk}, {VMM_DEVICE_FD, take_device}};
 	uint32_t lifetime;
 
-	if (entry->tag == VMM_LAYER_FD)
-		return take_layer(r, entry);
-	if (entry->tag == VMM_DOOR)
-		return take_door(r, entry);
+	for (size_t i = 0; i < ARRAY_SIZE(lists); i++)
+		if (lists[i].tag == entry->tag)
+			return lists[i].take(r, entry);
 	if (entry->tag < 64 && r->seen >> entry->tag & 1)
 		return error_set(r->err, -EINVAL, "entry %u occurs twice in the configuration", entry->tag);
 	if (entry->tag < 64)
@@ -274,6 +305,10 @@ void vmm_config_free(struct vmm_config *config)
 	}
 	for (size_t i = 0; i < config->n_layers; i++)
 		cleanup_fd(&config->layer_fd[i]);
+	for (size_t i = 0; i < config->n_disks; i++)
+		cleanup_fd(&config->disks[i].fd);
+	for (size_t i = 0; i < config->n_devices; i++)
+		cleanup_fd(&config->device_fd[i]);
 	for (size_t i = 0; i < config->n_doors; i++)
 		for (size_t k = 0; k < VMM_DOOR_FDS; k++)
 			cleanup_fd(&config->doors[i].fd[k]);

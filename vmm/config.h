@@ -20,6 +20,10 @@
 #define VMM_MAGIC 0x434d5648u /* "HVMC" */
 #define VMM_VERSION 1
 #define VMM_LAYERS_MAX 127
+#define VMM_DISKS_MAX                                                                                                  \
+	18 /* of the user's: with root, scratch, vsock, console, rng and balloon 24 slots, all that `kvm` has */
+#define VMM_SERIAL_MAX 20 /* VIRTIO_BLK_ID_BYTES: virtio 1.2 §5.2.6 */
+#define VMM_DEVICES_MAX (VMM_DISKS_MAX + 3) /* that the worker makes for every machine: root, disks, scratch, vsock */
 #define VMM_SIZE_MAX (2u << 20)
 
 enum vmm_machine { VMM_MACHINE_QEMU = 1, VMM_MACHINE_KVM = 2 };
@@ -52,13 +56,13 @@ enum vmm_tag {
 	VMM_STATS_FD = 25, /* u32: the VM's counters (base/stats.h), read-write, of full size */
 	VMM_SERVICE_FD = 26, /* u32: listening SOCK_SEQPACKET, supervisor.sock: expose, unexpose. Supervisor only */
 	VMM_TLS_PATH = 27, /* string: absolute path of husk-tls; absent: no TLS doors. Supervisor only */
+	VMM_DISK = 28, /* repeated: struct vmm_disk; the user's disks, in the guest's order */
 	VMM_KVM_FD = 38, /* u32: /dev/kvm, `kvm` machine only */
 	/* only in the worker's envelope, put there by the supervisor */
 	VMM_MEMORY_FD = 40, /* u32: guest RAM, a sealed memfd */
 	VMM_QMP_FD = 41, /* u32 */
-	VMM_BLK_ROOT_FD = 42, /* u32: vhost-user sockets, one per device */
-	VMM_BLK_SCRATCH_FD = 43,
-	VMM_VSOCK_FD = 44,
+	VMM_DEVICE_FD =
+		42, /* u32, repeated: vhost-user sockets, one per device: root, disks, scratch if there is one, vsock */
 	VMM_SUPERVISOR_FD = 45, /* u32: SOCK_SEQPACKET to the supervisor: struct vm_outcome and progress */
 	VMM_CONSOLE_FD = 46, /* u32: the guest's serial console, a stream */
 };
@@ -72,6 +76,13 @@ struct vmm_door_entry {
 	uint32_t n_fds; /* 1, or 4 for TLS */
 	int32_t fd[VMM_DOOR_FDS]; /* their numbers */
 	struct vm_door door;
+};
+
+/** The value of a VMM_DISK entry, host byte order, one build: a disk of the user's. */
+struct vmm_disk {
+	int32_t fd; /* opened read-only when it is: the worker could not write if it wanted to */
+	uint32_t read_only;
+	char serial[VMM_SERIAL_MAX + 4]; /* at most VMM_SERIAL_MAX printable bytes, NUL-terminated */
 };
 
 /** Descriptors that a door of @kind comes with. */
@@ -90,6 +101,8 @@ struct vmm_config {
 	int stdio_fd[3];
 	int layer_fd[VMM_LAYERS_MAX];
 	size_t n_layers;
+	struct vmm_disk disks[VMM_DISKS_MAX]; /* fd owned */
+	size_t n_disks;
 	uint8_t *exec;
 	size_t exec_size;
 	uint64_t start_timeout_ms, timeout_ms, listen_wait_ms;
@@ -97,8 +110,16 @@ struct vmm_config {
 	struct vmm_door_entry *doors; /* fd[] owned; -1 beyond n_fds */
 	size_t n_doors;
 	bool detached;
-	int memory_fd, qmp_fd, blk_root_fd, blk_scratch_fd, vsock_fd, supervisor_fd, console_fd;
+	int memory_fd, qmp_fd, supervisor_fd, console_fd;
+	int device_fd[VMM_DEVICES_MAX]; /* owned */
+	size_t n_devices;
 };
+
+/** How many devices the worker makes for this VM on every machine. */
+static inline size_t vmm_config_devices(const struct vmm_config *config)
+{
+	return 1 + config->n_disks + (config->scratch_fd >= 0 ? 1 : 0) + 1;
+}
 
 /** Read the envelope in descriptor @fd, which is closed. Every descriptor it names is made CLOEXEC. */
 int vmm_config_read(int fd, struct vmm_config *config, struct husk_error *err);

@@ -40,50 +40,80 @@ static void on_device_broken(void *data, const char *why)
 	d->broken = true;
 }
 
-/** Give the machine @device; @fd is its socket where the machine is another process. */
-static int attach(struct worker *w, const char *name, struct virtio_device *device, int *fd, struct husk_error *err)
+/** Give the machine @device, and where that is another process the next of the sockets. */
+static int attach(struct worker *w, const char *name, struct virtio_device *device, struct husk_error *err)
 {
-	struct worker_device *d = &w->devices[w->n_devices++];
-	const struct machine_device into = {
-		.name = name, .device = device, .socket_fd = *fd, .broken = on_device_broken, .data = d};
+	struct worker_device *d = &w->devices[w->n_devices];
+	int none = -1, *fd = w->n_devices < w->config.n_devices ? &w->config.device_fd[w->n_devices] : &none;
 
-	*d = (struct worker_device){.worker = w, .name = name};
+	*d = (struct worker_device){.worker = w};
+	snprintf(d->name, sizeof(d->name), "%s", name);
+	w->n_devices++;
+	const struct machine_device into = {
+		.name = d->name, .device = device, .socket_fd = *fd, .broken = on_device_broken, .data = d};
 	int rc = w->ops->attach(w->machine, &into, err);
 	if (rc == 0)
 		*fd = -1;
 	return rc;
 }
 
+/** A block device over @disk (taken), the next in the guest. */
+static int attach_disk(
+	struct worker *w, const char *name, const char *serial, struct disk *disk, struct husk_error *err)
+{
+	struct worker_disk *d = &w->disks[w->n_disks++];
+
+	d->disk = disk;
+	int rc = blk_create(disk, serial, 1, &d->blk, err);
+	return rc < 0 ? rc : attach(w, name, blk_device(d->blk), err);
+}
+
 static int make_root(struct worker *w, struct husk_error *err)
 {
 	struct vmm_config *c = &w->config;
+	struct disk *disk;
 
-	int rc = disk_open_layers(c->layer_fd, c->n_layers, &w->root_disk, err);
+	int rc = disk_open_layers(c->layer_fd, c->n_layers, &disk, err);
 	if (rc < 0)
 		return rc;
 	c->n_layers = 0;
-	rc = blk_create(w->root_disk, "husk-root", 1, &w->root, err);
-	return rc < 0 ? rc : attach(w, "root disk", blk_device(w->root), &c->blk_root_fd, err);
+	return attach_disk(w, "root disk", "husk-root", disk, err);
 }
 
-static int make_scratch(struct worker *w, struct husk_error *err)
+/** A disk over the one file @fd, which is taken on success. */
+static int make_file_disk(
+	struct worker *w, const char *name, const char *serial, int *fd, bool read_only, struct husk_error *err)
+{
+	struct disk *disk;
+
+	int rc = disk_open_file(*fd, read_only, &disk, err);
+	if (rc < 0)
+		return error_prefix(err, "%s", name);
+	*fd = -1;
+	return attach_disk(w, name, serial, disk, err);
+}
+
+/** Root first, then the user's in their order, scratch last: what the guest is told of their names relies on it. */
+static int make_disks(struct worker *w, struct husk_error *err)
 {
 	struct vmm_config *c = &w->config;
+	char name[16];
 
-	if (c->scratch_fd < 0)
-		return 0;
-	int rc = disk_open_file(c->scratch_fd, false, &w->scratch_disk, err);
-	if (rc < 0)
-		return rc;
-	c->scratch_fd = -1;
-	rc = blk_create(w->scratch_disk, "husk-scratch", 1, &w->scratch, err);
-	return rc < 0 ? rc : attach(w, "scratch disk", blk_device(w->scratch), &c->blk_scratch_fd, err);
+	int rc = make_root(w, err);
+	for (size_t i = 0; rc == 0 && i < c->n_disks; i++) {
+		struct vmm_disk *given = &c->disks[i];
+		snprintf(name, sizeof(name), "disk %zu", i);
+		rc = make_file_disk(w, name, given->serial, &given->fd, given->read_only, err);
+	}
+	if (rc == 0 && c->scratch_fd >= 0)
+		rc = make_file_disk(w, "scratch disk", "husk-scratch", &c->scratch_fd, false, err);
+	return rc;
 }
 
 static int make_vsock(struct worker *w, struct husk_error *err)
 {
 	int rc = vsock_create(&w->loop, VSOCK_CID_GUEST, workload_accept, w, &w->vsock, err);
-	return rc < 0 ? rc : attach(w, "vsock", vsock_device(w->vsock), &w->config.vsock_fd, err);
+	return rc < 0 ? rc : attach(w, "vsock", vsock_device(w->vsock), err);
 }
 
 static int make_memory(struct worker *w, struct husk_error *err)
@@ -246,7 +276,7 @@ static int make_doors(struct worker *w, struct husk_error *err)
 static int check(const struct vmm_config *c, struct husk_error *err)
 {
 	const int always[] = {c->runtime_fd, c->memory_fd, c->supervisor_fd};
-	const int qemu[] = {c->qmp_fd, c->blk_root_fd, c->vsock_fd, c->console_fd};
+	const int qemu[] = {c->qmp_fd, c->console_fd};
 	const int kvm[] = {c->kvm_fd, c->kernel_fd};
 	bool emulated = c->machine == VMM_MACHINE_QEMU, lacks = false;
 
@@ -258,8 +288,10 @@ static int check(const struct vmm_config *c, struct husk_error *err)
 		lacks |= kvm[i] < 0;
 	if (lacks)
 		return error_set(err, -EINVAL, "the worker's configuration lacks a descriptor");
-	if (c->n_layers == 0 || (emulated && c->scratch_fd >= 0 && c->blk_scratch_fd < 0))
-		return error_set(err, -EINVAL, "the worker's configuration lacks a disk");
+	if (c->n_layers == 0)
+		return error_set(err, -EINVAL, "the worker's configuration lacks a root disk");
+	if (c->n_devices != (emulated ? vmm_config_devices(c) : 0))
+		return error_set(err, -EINVAL, "the worker's configuration has %zu devices' sockets", c->n_devices);
 	return 0;
 }
 
@@ -280,9 +312,7 @@ static int set_up(struct worker *w, struct husk_error *err)
 	if (rc == 0)
 		rc = make_machine(w, err);
 	if (rc == 0)
-		rc = make_root(w, err);
-	if (rc == 0)
-		rc = make_scratch(w, err);
+		rc = make_disks(w, err);
 	if (rc == 0)
 		rc = make_vsock(w, err);
 	if (rc == 0)

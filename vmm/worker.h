@@ -21,21 +21,29 @@
 #include "vmm/virtio/disk.h"
 #include "vmm/virtio/vsock.h"
 
+#define WORKER_DEVICES_MAX (VMM_DEVICES_MAX + 3) /* with the `kvm` machine's console, rng and balloon */
+
 /** A device in the machine. */
 struct worker_device {
 	struct worker *worker;
-	const char *name;
+	char name[16]; /* in messages: "root disk", "disk 1" */
 	bool broken; /* by the guest; said once */
+};
+
+/** A block device with what lies behind it. */
+struct worker_disk {
+	struct disk *disk;
+	struct blk *blk;
 };
 
 struct worker {
 	struct loop loop;
 	struct vmm_config config;
 	struct memory memory;
-	struct disk *root_disk, *scratch_disk;
-	struct blk *root, *scratch;
+	struct worker_disk disks[VMM_DISKS_MAX + 2]; /* as the guest sees them: root, the user's, scratch */
+	unsigned n_disks;
 	struct vsock *vsock;
-	struct worker_device devices[3];
+	struct worker_device devices[WORKER_DEVICES_MAX]; /* in the order of VMM_DEVICE_FD */
 	unsigned n_devices;
 	const struct machine_ops *ops;
 	struct machine *machine;

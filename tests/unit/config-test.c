@@ -108,6 +108,49 @@ static void test_refusals(void)
 	CHECK(read_back(&b, &c, &err) == -E2BIG, "more layers than a disk can have");
 }
 
+static void test_disks(void)
+{
+	struct buffer b = {0};
+	struct vmm_config c;
+	struct husk_error err = {0};
+	struct vmm_disk one = {.fd = some_fd(), .read_only = 1, .serial = "exactly-twenty-bytes"};
+	struct vmm_disk two = {.fd = some_fd(), .serial = "two"};
+	int scratch = some_fd(), link = some_fd();
+
+	begin(&b);
+	tlv_put(&b, VMM_DISK, &one, sizeof(one));
+	tlv_put(&b, VMM_DISK, &two, sizeof(two));
+	tlv_put_u32(&b, VMM_DEVICE_FD, (uint32_t)link);
+	CHECK(read_back(&b, &c, &err) == 0 && c.n_disks == 2, "two disks are read");
+	CHECK(c.disks[0].fd == one.fd && c.disks[0].read_only && !c.disks[1].read_only, "in their order");
+	CHECK_STRING(c.disks[0].serial, "exactly-twenty-bytes", "with their serial numbers");
+	CHECK(vmm_config_devices(&c) == 4, "with root and vsock four devices");
+	c.scratch_fd = scratch;
+	CHECK(vmm_config_devices(&c) == 5, "and five with a scratch disk");
+	CHECK(c.n_devices == 1 && c.device_fd[0] == link, "a device's socket");
+	vmm_config_free(&c);
+	CHECK(!is_open(one.fd) && !is_open(two.fd) && !is_open(link) && !is_open(scratch),
+		"all closed with the struct");
+
+	one = (struct vmm_disk){.fd = some_fd(), .serial = "twenty-one bytes long"};
+	begin(&b);
+	tlv_put(&b, VMM_DISK, &one, sizeof(one));
+	CHECK(read_back(&b, &c, &err) == -EINVAL, "a serial number of 21 bytes");
+	begin(&b);
+	tlv_put(&b, VMM_DISK, &one, sizeof(one) - 1);
+	CHECK(read_back(&b, &c, &err) == -EINVAL, "half a disk");
+	begin(&b);
+	for (int i = 0; i <= VMM_DISKS_MAX; i++) {
+		two.fd = some_fd();
+		tlv_put(&b, VMM_DISK, &two, sizeof(two));
+	}
+	CHECK(read_back(&b, &c, &err) == -E2BIG, "more disks than there are slots");
+	two.fd = 1;
+	begin(&b);
+	tlv_put(&b, VMM_DISK, &two, sizeof(two));
+	CHECK(read_back(&b, &c, &err) == -EINVAL, "a disk that is a standard stream");
+}
+
 static void test_messages(void)
 {
 	struct vm_message m = {.kind = VM_MESSAGE_OUTCOME, .end = VM_END_EXITED, .value = 255};
@@ -137,6 +180,7 @@ int main(void)
 {
 	test_whole();
 	test_refusals();
+	test_disks();
 	test_messages();
 	return tap_done();
 }

@@ -23,10 +23,11 @@
 #include <sys/socket.h>
 #include <sys/wait.h>
 
-#define LINKS 5
-
-/** The stream pairs between worker and QEMU: [0] is the worker's end. */
-enum link { LINK_QMP, LINK_CONSOLE, LINK_ROOT, LINK_SCRATCH, LINK_VSOCK };
+/** The stream pairs between worker and QEMU: [0] is the worker's end. Behind LINK_DEVICES one for each device, in the order
+ *  of VMM_DEVICE_FD. */
+enum link { LINK_QMP, LINK_CONSOLE, LINK_DEVICES };
+#define LINKS (LINK_DEVICES + VMM_DEVICES_MAX)
+_Static_assert(QEMU_DISKS_MAX == VMM_DISKS_MAX + 2, "root, the user's and scratch");
 
 struct wiring {
 	int memory;
@@ -48,18 +49,16 @@ static int wiring_make(struct wiring *w, const struct vmm_config *c, struct husk
 	for (int i = 0; i < LINKS; i++)
 		w->link[i][0] = w->link[i][1] = -1;
 	int rc = memory_make_fd(c->memory, &w->memory, err);
-	for (int i = 0; rc == 0 && i < LINKS && c->machine == VMM_MACHINE_QEMU; i++) {
-		if (i == LINK_SCRATCH && c->scratch_fd < 0)
-			continue;
+	size_t links = c->machine == VMM_MACHINE_QEMU ? LINK_DEVICES + vmm_config_devices(c) : 0;
+	for (size_t i = 0; rc == 0 && i < links; i++)
 		if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, w->link[i]) < 0)
 			rc = error_errno(err, "make a socket pair");
-	}
 	return rc;
 }
 
 /** What a child gets beyond its stdio: descriptors, and entries that name them by their number there. */
 struct passing {
-	int fds[VMM_LAYERS_MAX + 32];
+	int fds[VMM_LAYERS_MAX + VMM_DISKS_MAX + VMM_DEVICES_MAX + 32];
 	size_t n;
 	struct buffer envelope;
 };
@@ -102,6 +101,11 @@ static void fill_envelope(struct passing *p, const struct supervisor *s, const s
 		tlv_put(b, VMM_EXEC, c->exec, c->exec_size);
 	for (size_t i = 0; i < c->n_layers; i++)
 		pass_as(p, VMM_LAYER_FD, c->layer_fd[i]);
+	for (size_t i = 0; i < c->n_disks; i++) {
+		struct vmm_disk disk = c->disks[i];
+		disk.fd = pass(p, disk.fd);
+		tlv_put(b, VMM_DISK, &disk, sizeof(disk));
+	}
 	pass_as(p, VMM_SCRATCH_FD, c->scratch_fd);
 	pass_as(p, VMM_RUNTIME_FD, c->runtime_fd);
 	pass_as(p, VMM_LOG_FD, c->log_fd);
@@ -111,9 +115,8 @@ static void fill_envelope(struct passing *p, const struct supervisor *s, const s
 		pass_as(p, VMM_STDIN_FD + i, c->stdio_fd[i]);
 	pass_as(p, VMM_MEMORY_FD, w->memory);
 	pass_as(p, VMM_QMP_FD, w->link[LINK_QMP][0]);
-	pass_as(p, VMM_BLK_ROOT_FD, w->link[LINK_ROOT][0]);
-	pass_as(p, VMM_BLK_SCRATCH_FD, w->link[LINK_SCRATCH][0]);
-	pass_as(p, VMM_VSOCK_FD, w->link[LINK_VSOCK][0]);
+	for (size_t i = 0; i < VMM_DEVICES_MAX; i++)
+		pass_as(p, VMM_DEVICE_FD, w->link[LINK_DEVICES + i][0]);
 	pass_as(p, VMM_CONSOLE_FD, w->link[LINK_CONSOLE][0]);
 	pass_as(p, VMM_SUPERVISOR_FD, channel);
 	tlv_seal(b);
@@ -168,10 +171,11 @@ static int start_qemu(struct supervisor *s, const struct wiring *w, struct husk_
 		.initrd_fd = pass(&p, c->initrd_fd),
 		.qmp_fd = pass(&p, w->link[LINK_QMP][1]),
 		.console_fd = pass(&p, w->link[LINK_CONSOLE][1]),
-		.blk_root_fd = pass(&p, w->link[LINK_ROOT][1]),
-		.blk_scratch_fd = pass(&p, w->link[LINK_SCRATCH][1]),
-		.vsock_fd = pass(&p, w->link[LINK_VSOCK][1]),
+		.n_disks = vmm_config_devices(c) - 1,
 	};
+	for (size_t i = 0; i < start.n_disks; i++)
+		start.disk_fd[i] = pass(&p, w->link[LINK_DEVICES + i][1]);
+	start.vsock_fd = pass(&p, w->link[LINK_DEVICES + start.n_disks][1]);
 
 	if (pipe2(errors, O_CLOEXEC | O_NONBLOCK) < 0)
 		return error_errno(err, "make a pipe");

@@ -20,7 +20,13 @@
 #include <stdarg.h>
 #include <string.h>
 
-#define ARGV_MAX 96
+#define ARGV_MAX (80 + 4 * QEMU_DISKS_MAX)
+
+/* Slots of the root bus. 0 is the host bridge, 0x1f q35's ISA bridge. */
+#define SLOT_DISKS 0x2
+#define SLOT_VSOCK 0x18
+#define SLOT_RNG 0x19
+_Static_assert(SLOT_DISKS + QEMU_DISKS_MAX <= SLOT_VSOCK, "each disk has a slot");
 
 /** An argv under construction; failed once memory was out. */
 struct argv_builder {
@@ -99,17 +105,20 @@ static void add_vhost_user(struct argv_builder *b, const char *name, int fd, con
 
 static void add_devices(struct argv_builder *b, const struct qemu_start *s)
 {
-	/* Slots are fixed: the kernel names disks in the order of their slots, the root first. */
-	add_vhost_user(b, "root", s->blk_root_fd, "vhost-user-blk-pci,addr=0x2,num-queues=1");
-	if (s->blk_scratch_fd >= 0)
-		add_vhost_user(b, "scratch", s->blk_scratch_fd, "vhost-user-blk-pci,addr=0x3,num-queues=1");
+	/* The kernel names disks in the order of their slots, so what this leaves is vda, vdb and so on. */
+	for (size_t i = 0; i < s->n_disks; i++) {
+		char name[16], device[64];
+		snprintf(name, sizeof(name), "disk%zu", i);
+		snprintf(device, sizeof(device), "vhost-user-blk-pci,addr=%#zx,num-queues=1", SLOT_DISKS + i);
+		add_vhost_user(b, name, s->disk_fd[i], device);
+	}
 	add(b, "-device");
-	add(b, "pcie-root-port,id=port0,chassis=1,addr=0x4");
+	add(b, "pcie-root-port,id=port0,chassis=1,addr=%#x", SLOT_VSOCK);
 	add_vhost_user(b, "vsock", s->vsock_fd, "vhost-user-vsock-pci,bus=port0");
 	add(b, "-object");
 	add(b, "rng-builtin,id=entropy");
 	add(b, "-device");
-	add(b, "virtio-rng-pci,rng=entropy,addr=0x5");
+	add(b, "virtio-rng-pci,rng=entropy,addr=%#x", SLOT_RNG);
 }
 
 static void add_kernel(struct argv_builder *b, const struct qemu_start *s)

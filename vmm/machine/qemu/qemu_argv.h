@@ -5,7 +5,10 @@
 
 #include "base/error.h"
 
+#include <stddef.h>
 #include <stdint.h>
+
+#define QEMU_DISKS_MAX 20
 
 /** What QEMU is told. Descriptors are numbers in QEMU's process. */
 struct qemu_start {
@@ -13,8 +16,9 @@ struct qemu_start {
 	uint64_t memory; /* bytes */
 	uint32_t cpus;
 	int memory_fd, kernel_fd, initrd_fd; /* initrd: -1 for none */
-	int qmp_fd, console_fd, blk_root_fd, vsock_fd;
-	int blk_scratch_fd; /* -1 for none */
+	int qmp_fd, console_fd, vsock_fd;
+	int disk_fd[QEMU_DISKS_MAX]; /* vhost-user, in the guest's order */
+	size_t n_disks;
 };
 
 /** Make the NULL-terminated argv; free it with qemu_argv_free(). */
