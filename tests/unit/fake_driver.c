@@ -68,7 +68,13 @@ static void needs_reset(void *transport, const char *why)
 	((struct fake_driver *)transport)->needs_reset = why;
 }
 
-static const struct virtio_transport_ops ops = {.notify = notify, .again = again, .needs_reset = needs_reset};
+static void config_changed(void *transport)
+{
+	((struct fake_driver *)transport)->config_changes++;
+}
+
+static const struct virtio_transport_ops ops = {
+	.notify = notify, .again = again, .needs_reset = needs_reset, .config_changed = config_changed};
 
 void fake_attach(struct fake_driver *driver, struct virtio_device *device, unsigned n, uint64_t features)
 {
@@ -91,6 +97,33 @@ void fake_attach(struct fake_driver *driver, struct virtio_device *device, unsig
 void fake_desc(struct fake_queue *queue, uint16_t i, uint64_t gpa, uint32_t size, uint16_t flags, uint16_t next)
 {
 	queue->desc[i] = (struct vring_desc){.addr = gpa, .len = size, .flags = flags, .next = next};
+}
+
+const char *fake_malformed(struct fake_driver *driver, unsigned i, unsigned kind)
+{
+	static const struct {
+		const char *what;
+		uint64_t gpa;
+		uint32_t size;
+		uint16_t flags, next, head;
+	} kinds[FAKE_MALFORMED] = {
+		{"a loop", 4096, 16, VRING_DESC_F_NEXT, 0, 0},
+		{"a next out of range", 4096, 16, VRING_DESC_F_NEXT, 0xffff, 0},
+		{"a head out of range", 4096, 16, 0, 0, 0x8000},
+		{"an address out of range", FAKE_RAM, 16, 0, 0, 0},
+		{"a buffer across the end of memory", FAKE_RAM - 8, 16, VRING_DESC_F_WRITE, 0, 0},
+		{"an address that wraps with its length", UINT64_MAX - 7, 16, VRING_DESC_F_WRITE, 0, 0},
+		{"a length of 2^32 - 1", 4096, UINT32_MAX, VRING_DESC_F_WRITE, 0, 0},
+		{"a length of zero", 4096, 0, 0, 0, 0},
+		{"a writable length of zero", 4096, 0, VRING_DESC_F_WRITE, 0, 0},
+		{"an indirect table of a part", 4096, 17, VRING_DESC_F_INDIRECT, 0, 0},
+		{"an indirect table out of range", FAKE_RAM, 16, VRING_DESC_F_INDIRECT, 0, 0},
+		{"an indirect table that goes on", 4096, 16, VRING_DESC_F_INDIRECT | VRING_DESC_F_NEXT, 1, 0},
+	};
+	struct fake_queue *queue = &driver->queues[i];
+	fake_desc(queue, 0, kinds[kind].gpa, kinds[kind].size, kinds[kind].flags, kinds[kind].next);
+	fake_offer(queue, kinds[kind].head);
+	return kinds[kind].what;
 }
 
 void fake_offer(struct fake_queue *queue, uint16_t head)

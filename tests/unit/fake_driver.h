@@ -26,9 +26,9 @@ struct fake_driver {
 	struct memory memory;
 	uint8_t *ram; /* guest-physical 0 */
 	uint64_t allocated;
-	struct fake_queue queues[3];
+	struct fake_queue queues[VIRTIO_QUEUES_MAX];
 	struct virtio_device *device;
-	unsigned interrupts[3], agains;
+	unsigned interrupts[VIRTIO_QUEUES_MAX], agains, config_changes;
 	unsigned again_mask;
 	const char *needs_reset;
 };
@@ -44,6 +44,11 @@ struct virtqueue_setup fake_setup(const struct fake_driver *driver, unsigned i, 
 void fake_attach(struct fake_driver *driver, struct virtio_device *device, unsigned n, uint64_t features);
 
 void fake_desc(struct fake_queue *queue, uint16_t i, uint64_t gpa, uint32_t size, uint16_t flags, uint16_t next);
+/** A malformed chain, or several descriptors of one, is put into queue @i: the @kind-th way to do it wrong, which lies before
+ *  FAKE_MALFORMED; the device must break. Returns what it is. */
+#define FAKE_MALFORMED 12
+const char *fake_malformed(struct fake_driver *driver, unsigned i, unsigned kind);
+
 /** Put @head into the available ring. */
 void fake_offer(struct fake_queue *queue, uint16_t head);
 /** Kick queue @i, and again as often as the device asks for. */

@@ -128,8 +128,10 @@ static int parse(struct saved *s, const void *bytes, size_t n, struct husk_error
 	if (n > VIRTIO_STATE_MAX)
 		return error_set(err, -EFBIG, "a device's state of %zu bytes", n);
 	int rc = tlv_open(&r, bytes, n, MAGIC, VERSION, err);
-	if (rc < 0)
-		return error_prefix(err, "a device's state");
+	if (rc < 0) {
+		error_prefix(err, "a device's state");
+		return rc;
+	}
 	while (tlv_next(&r, &entry))
 		if (!take_entry(s, &entry))
 			return error_set(err, -EINVAL, "a device's state has a wrong entry %u", entry.tag);
@@ -206,7 +208,7 @@ int virtio_load(
 	rc = restore(device, memory, &saved, err);
 	if (rc < 0) {
 		virtio_reset(device);
-		return error_prefix(err, "the state of the %s device", device->ops->name);
+		error_prefix(err, "the state of the %s device", device->ops->name);
 	}
-	return 0;
+	return rc;
 }
