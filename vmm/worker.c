@@ -116,6 +116,37 @@ static int make_vsock(struct worker *w, struct husk_error *err)
 	return rc < 0 ? rc : attach(w, "vsock", vsock_device(w->vsock), err);
 }
 
+/** The kernel's and init's words on hvc1 go where those of the early console went. */
+static size_t on_chatter(void *data, const struct iovec *iov, unsigned n_iov)
+{
+	struct worker *w = data;
+	size_t n = 0;
+
+	for (unsigned i = 0; i < n_iov; i++) {
+		console_write(&w->console, iov[i].iov_base, iov[i].iov_len);
+		n += iov[i].iov_len;
+	}
+	return n;
+}
+
+/** Console, entropy and balloon, which QEMU has of its own. */
+static int make_own_devices(struct worker *w, struct husk_error *err)
+{
+	static const struct vconsole_end chatter = {.output = on_chatter};
+
+	if (!w->ops->capabilities.own_devices)
+		return 0;
+	int rc = vconsole_create(&w->vconsole, err);
+	if (rc < 0)
+		return rc;
+	vconsole_set_end(w->vconsole, VCONSOLE_LOG, &chatter, w);
+	rc = attach(w, "console", vconsole_device(w->vconsole), err);
+	rc = rc < 0 ? rc : rng_create(&w->rng, err);
+	rc = rc < 0 ? rc : attach(w, "entropy", rng_device(w->rng), err);
+	rc = rc < 0 ? rc : balloon_create(&w->memory, &w->balloon, err);
+	return rc < 0 ? rc : attach(w, "balloon", balloon_device(w->balloon), err);
+}
+
 static int make_memory(struct worker *w, struct husk_error *err)
 {
 	int rc = memory_init(&w->memory, w->config.memory_fd, err);
@@ -315,6 +346,8 @@ static int set_up(struct worker *w, struct husk_error *err)
 		rc = make_disks(w, err);
 	if (rc == 0)
 		rc = make_vsock(w, err);
+	if (rc == 0)
+		rc = make_own_devices(w, err);
 	if (rc == 0)
 		rc = make_doors(w, err);
 	return rc < 0 ? rc : w->ops->start(w->machine, err); /* last: from here on other threads reach the devices */

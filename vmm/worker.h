@@ -17,8 +17,11 @@
 #include "vmm/doors/doors.h"
 #include "vmm/machine/machine.h"
 #include "vmm/ready.h"
+#include "vmm/virtio/balloon.h"
 #include "vmm/virtio/blk.h"
 #include "vmm/virtio/disk.h"
+#include "vmm/virtio/rng.h"
+#include "vmm/virtio/vconsole.h"
 #include "vmm/virtio/vsock.h"
 
 #define WORKER_DEVICES_MAX (VMM_DEVICES_MAX + 3) /* with the `kvm` machine's console, rng and balloon */
@@ -43,6 +46,10 @@ struct worker {
 	struct worker_disk disks[VMM_DISKS_MAX + 2]; /* as the guest sees them: root, the user's, scratch */
 	unsigned n_disks;
 	struct vsock *vsock;
+	/* where the machine has none of its own */
+	struct virtio_console *vconsole;
+	struct rng *rng;
+	struct balloon *balloon;
 	struct worker_device devices[WORKER_DEVICES_MAX]; /* in the order of VMM_DEVICE_FD */
 	unsigned n_devices;
 	const struct machine_ops *ops;

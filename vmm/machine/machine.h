@@ -96,6 +96,10 @@ extern const struct machine_ops machine_kvm_ops; /* x86_64 only */
 /** The table of a kind; NULL for one that this build does not have. */
 static inline const struct machine_ops *machine_find(enum vmm_machine kind)
 {
+#if defined(__x86_64__)
+	if (kind == VMM_MACHINE_KVM)
+		return &machine_kvm_ops;
+#endif
 	return kind == VMM_MACHINE_QEMU ? &machine_qemu_ops : NULL;
 }
 

@@ -178,7 +178,7 @@ static void (*const exits[])(struct vcpu *v) = {
 	[KVM_EXIT_SYSTEM_EVENT] = on_system_event,
 };
 
-static void on_exit(struct vcpu *v)
+static void handle_exit(struct vcpu *v)
 {
 	uint32_t reason = v->kvm.run->exit_reason;
 
@@ -202,7 +202,7 @@ static void *run(void *data)
 	while (machine_may_run(v->machine)) {
 		int rc;
 		while ((rc = kvm_vcpu_run(&v->kvm)) == 0)
-			on_exit(v);
+			handle_exit(v);
 		if (rc == -EINTR || rc == -EAGAIN) /* a kick; or a vCPU that has not been started yet */
 			kvm_vcpu_kick_done(&v->kvm);
 		else
