@@ -28,6 +28,7 @@ enum boot_tag {
 	BOOT_NOFILE = 11,     /* u32: RLIMIT_NOFILE of workloads, soft and hard; default 1048576 */
 	BOOT_TIME_NS = 12,    /* u64: host's CLOCK_REALTIME when the envelope was written */
 	BOOT_ENTROPY = 13,    /* bytes: credited to the guest's random generator */
+	BOOT_LATE_MODULE = 14, /* as BOOT_MODULE: loaded once the agent is ready; one that fails is said on the console */
 };
 
 /* husk-init as the workload of a self-test: called with this word it says this line and exits with this status. */

@@ -16,6 +16,7 @@
 #include "base/tlv.h"
 #include "engine/initramfs.h"
 #include "engine/kernel.h"
+#include "engine/kernel_modules.h"
 
 #include <fcntl.h>
 #include <string.h>
@@ -43,7 +44,7 @@ static const char *const machine_cmdline[] = {
 };
 
 static int put_envelope(const struct husk_vm_config *config, const struct image_record *image, const char *id,
-	const struct kernel *kernel, struct buffer *b)
+	const struct boot *boot, struct buffer *b)
 {
 	uint8_t entropy[ENTROPY_SIZE];
 	struct timespec now;
@@ -53,8 +54,11 @@ static int put_envelope(const struct husk_vm_config *config, const struct image_
 		n += got > 0 ? (size_t)got : 0;
 	}
 	int rc = tlv_begin(b, BOOT_MAGIC, BOOT_VERSION);
-	for (char **module = kernel->modules; module && *module && rc == 0; module++)
-		rc = tlv_put_string(b, BOOT_MODULE, *module);
+	for (char **module = boot->kernel.modules; module && *module && rc == 0; module++) {
+		enum kernel_module_use use = kernel_module_use(*module, boot->machine);
+		if (use != KERNEL_MODULE_UNUSED)
+			rc = tlv_put_string(b, use == KERNEL_MODULE_LATE ? BOOT_LATE_MODULE : BOOT_MODULE, *module);
+	}
 	rc = rc < 0 ? rc : tlv_put_string(b, BOOT_ROOT_DEVICE, "vda");
 	rc = rc < 0 ? rc : tlv_put_u32(b, BOOT_LAYERS, (uint32_t)image->n_layers);
 	rc = rc < 0 ? rc : tlv_put_string(b, BOOT_SCRATCH_DEVICE, "vdb");
@@ -77,23 +81,26 @@ static void paths_free(char ***paths)
 	free(*paths);
 }
 
-/** The archive that all VMs of this kernel share, with husk-init at @init, onto @fd. */
-static int write_shared(int fd, const char *init, const struct kernel *kernel, struct husk_error *err)
+/** The archive that all VMs of this kernel and machine share, with husk-init at @init, onto @fd. */
+static int write_shared(int fd, const char *init, const struct boot *boot, struct husk_error *err)
 {
+	char **modules = boot->kernel.modules;
 	size_t n = 0;
-	while (kernel->modules && kernel->modules[n])
+	while (modules && modules[n])
 		n++;
 	CLEANUP(paths_free) char **paths = calloc(n + 1, sizeof(*paths));
-	for (size_t i = 0; i < n && paths; i++)
-		if (!(paths[i] = path_format("%s/modules/%s", kernel->directory, kernel->modules[i])))
+	n = 0;
+	for (; modules && *modules && paths; modules++)
+		if (kernel_module_use(*modules, boot->machine) != KERNEL_MODULE_UNUSED &&
+			!(paths[n++] = path_format("%s/modules/%s", boot->kernel.directory, *modules)))
 			return error_set(err, -ENOMEM, "build the initramfs: out of memory");
 	return paths ? initramfs_write(fd, init, (const char *const *)paths, n, err)
 		     : error_set(err, -ENOMEM, "build the initramfs: out of memory");
 }
 
 /** Shared part and boot envelope, in a sealed memfd. */
-static int build_initramfs(const struct husk *husk, const struct kernel *kernel, const struct buffer *envelope,
-	int *out, struct husk_error *err)
+static int build_initramfs(const struct husk *husk, const struct boot *boot, const struct buffer *envelope, int *out,
+	 struct husk_error *err)
 {
 	CLEANUP_FREE char *init = NULL;
 	int rc = engine_helper(husk, "husk-init", &init, err);
@@ -102,7 +109,7 @@ static int build_initramfs(const struct husk *husk, const struct kernel *kernel,
 	CLEANUP_FD int fd = memfd_create("husk-initramfs", MFD_CLOEXEC | MFD_ALLOW_SEALING);
 	if (fd < 0)
 		return error_errno(err, "build the initramfs");
-	rc = write_shared(fd, init, kernel, err);
+	rc = write_shared(fd, init, boot, err);
 	rc = rc < 0 ? rc : initramfs_append_boot(fd, buffer_bytes(envelope), envelope->size, err);
 	if (rc < 0)
 		return rc;
@@ -125,14 +132,13 @@ static int open_file(const char *path, const char *what, struct husk_error *err)
 	return steal_fd(&fd);
 }
 
-static int put_cmdline(
-	const struct husk_vm_config *config, enum vmm_machine machine, struct boot *boot, struct husk_error *err)
+static int put_cmdline(const struct husk_vm_config *config, struct boot *boot, struct husk_error *err)
 {
 	const char *more = config->cmdline ? config->cmdline : "";
 	for (const char *c = more; *c; c++)
 		if ((unsigned char)*c < ' ')
 			return error_set(err, -EINVAL, "the kernel command line contains a control character");
-	boot->cmdline = path_format("%s %s%s%s", machine_cmdline[machine], common_cmdline, *more ? " " : "", more);
+	boot->cmdline = path_format("%s %s%s%s", machine_cmdline[boot->machine], common_cmdline, *more ? " " : "", more);
 	if (!boot->cmdline)
 		return error_set(err, -ENOMEM, "build the kernel command line: out of memory");
 	if (strlen(boot->cmdline) > CMDLINE_MAX)
@@ -144,7 +150,8 @@ static int put_cmdline(
 int boot_open(const struct husk *husk, const struct husk_vm_config *config, enum vmm_machine machine, struct boot *boot,
 	struct husk_error *err)
 {
-	int rc = put_cmdline(config, machine, boot, err);
+	boot->machine = machine;
+	int rc = put_cmdline(config, boot, err);
 	bool path = config->kernel && (strchr(config->kernel, '/') || access(config->kernel, F_OK) == 0);
 	if (rc == 0 && !path)
 		rc = kernel_find(husk->home, config->kernel, &boot->kernel, err);
@@ -164,11 +171,11 @@ int boot_build(const struct husk *husk, const struct husk_vm_config *config, con
 	CLEANUP_BUFFER struct buffer envelope = {0};
 	if (config->initramfs)
 		return 0;
-	if (put_envelope(config, image, id, &boot->kernel, &envelope) < 0)
+	if (put_envelope(config, image, id, boot, &envelope) < 0)
 		return error_set(err, -ENOMEM, "build the boot envelope: out of memory");
 	if (envelope.size > BOOT_SIZE_MAX)
 		return error_set(err, -E2BIG, "the image has too many volumes");
-	return build_initramfs(husk, &boot->kernel, &envelope, &boot->initrd_fd, err);
+	return build_initramfs(husk, boot, &envelope, &boot->initrd_fd, err);
 }
 
 void boot_free(struct boot *boot)

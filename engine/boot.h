@@ -10,6 +10,7 @@
 
 /** Owned; free with boot_free(). */
 struct boot {
+	enum vmm_machine machine;
 	int kernel_fd, initrd_fd;
 	char *cmdline;
 	struct kernel kernel; /* empty: a kernel of the user's */

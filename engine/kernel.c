@@ -10,6 +10,7 @@
 
 #include "base/fd.h"
 #include "base/path.h"
+#include "engine/kernel_modules.h"
 #include "engine/kernel_package.h"
 #include "engine/kernel_store.h"
 #include "engine/tool.h"
@@ -19,13 +20,6 @@
 #include <sys/stat.h>
 
 #define META_PACKAGE "linux-image-cloud-amd64"
-
-/* What a guest needs to find its disks, stack its root and hear its host. vsock_loopback makes connects inside the guest
- * arrive, so that the agent can refuse them by itself. */
-static const char *const wanted_modules[] = {
-	"virtio_pci", "virtio_blk", "squashfs", "overlay", "vmw_vsock_virtio_transport", "vsock_loopback"};
-
-#define MODULES_MAX 64
 
 /** What one fetch works on. */
 struct fetch {
@@ -40,13 +34,6 @@ static void fetch_free(struct fetch *f)
 	free(f->id);
 	free(f->deb);
 	free(f->release);
-}
-
-static void cleanup_string_list(char ***list)
-{
-	for (char **at = *list; at && *at; at++)
-		free(*at);
-	free(*list);
 }
 
 /** The package that the meta package depends on now, and the kernel's id: a security update may keep the package's name. */
@@ -81,55 +68,6 @@ static int unpack(struct fetch *f, struct husk_error *err)
 	struct tool depmod = {
 		.argv = depmod_argv, .package = "kmod", .directory = f->store.work, .stdin_fd = -1, .stdout_fd = -1};
 	return tool_run(&depmod, NULL, err);
-}
-
-/** True when the path [@path, @path + @n) of modules.dep is the module @name ('-' and '_' are one to the kernel). */
-static bool is_module(const char *path, size_t n, const char *name)
-{
-	const char *base = path + n;
-	while (base > path && base[-1] != '/')
-		base--;
-	for (; *name; base++, name++)
-		if (base == path + n || (*base == '-' ? '_' : *base) != *name)
-			return false;
-	return strncmp(base, ".ko", 3) == 0;
-}
-
-/** Append [@path, @path + @n) to the NULL-terminated @list unless it is there. */
-static int add_unique(char **list, const char *path, size_t n)
-{
-	size_t i = 0;
-	for (; list[i]; i++)
-		if (strlen(list[i]) == n && memcmp(list[i], path, n) == 0)
-			return 0;
-	if (i == MODULES_MAX)
-		return -E2BIG;
-	list[i] = strndup(path, n);
-	return list[i] ? 0 : -ENOMEM;
-}
-
-/** Add the module @name of modules.dep's text @dep to @list behind what it needs. A line is "path: path…", where each path
- *  comes before those that it needs itself: read from the right, it is a load order. */
-static int add_module(char **list, const char *dep, const char *name, struct husk_error *err)
-{
-	for (const char *line = dep; *line; line += strcspn(line, "\n"), line += *line == '\n') {
-		size_t own = strcspn(line, ":\n");
-		if (line[own] != ':' || !is_module(line, own, name))
-			continue;
-		const char *needs = line + own + 1, *end = line + strcspn(line, "\n");
-		while (end > needs) {
-			const char *word = end;
-			while (word > needs && word[-1] != ' ')
-				word--;
-			int rc = word < end ? add_unique(list, word, (size_t)(end - word)) : 0;
-			if (rc < 0)
-				return error_set(err, rc, "collect the modules of %s", name);
-			end = word > needs ? word - 1 : needs;
-		}
-		int rc = add_unique(list, line, own);
-		return rc < 0 ? error_set(err, rc, "collect the modules of %s", name) : 0;
-	}
-	return error_set(err, -ENOENT, "the kernel package has no module %s", name);
 }
 
 /** Cut off the signature that is appended to the module @path (Linux include/linux/module_signature.h: the signature, 12
@@ -179,25 +117,35 @@ static int keep_module(
 	return rc < 0 ? rc : cut_signature(to, err);
 }
 
+/** Keep the modules that guests use, and note which names they were collected for. */
 static int keep_modules(struct fetch *f, const char *target, struct husk_error *err)
 {
-	CLEANUP(cleanup_string_list) char **list = calloc(MODULES_MAX + 1, sizeof(*list));
+	CLEANUP(kernel_modules_free) char **list = NULL;
 	CLEANUP_FREE char *dep_path = path_format("%s/package/lib/modules/%s/modules.dep", f->store.work, f->release);
+	CLEANUP_FREE char *builtin_path =
+		path_format("%s/package/lib/modules/%s/modules.builtin", f->store.work, f->release);
 	CLEANUP_FREE char *directory = path_join(target, "modules");
 	CLEANUP_FREE char *load_path = path_join(target, "load");
+	CLEANUP_FREE char *wanted_path = path_join(target, "wanted");
 	CLEANUP_BUFFER struct buffer dep = {0};
+	CLEANUP_BUFFER struct buffer builtin = {0};
 	CLEANUP_BUFFER struct buffer load = {0};
-	if (!list || !dep_path || !directory || !load_path)
+	const char *wanted = kernel_modules_wanted();
+	if (!dep_path || !builtin_path || !directory || !load_path || !wanted_path)
 		return error_set(err, -ENOMEM, "keep the kernel's modules: out of memory");
 	int rc = kernel_store_read(dep_path, &dep, err);
-	for (size_t i = 0; rc == 0 && i < ARRAY_SIZE(wanted_modules); i++)
-		rc = add_module(list, (char *)buffer_bytes(&dep), wanted_modules[i], err);
+	if (rc == 0)
+		rc = kernel_store_read(builtin_path, &builtin, err);
+	if (rc == 0)
+		rc = kernel_modules_collect((char *)buffer_bytes(&dep), (char *)buffer_bytes(&builtin), &list, err);
 	if (rc == 0)
 		rc = path_make_directories(directory, 0755, err);
 	for (char **at = list; rc == 0 && *at; at++)
 		rc = keep_module(f, target, *at, &load, err);
 	if (rc == 0)
 		rc = path_write_atomically(load_path, buffer_bytes(&load), load.size, 0644, err);
+	if (rc == 0)
+		rc = path_write_atomically(wanted_path, wanted, strlen(wanted), 0644, err);
 	return rc;
 }
 
@@ -223,6 +171,15 @@ static int assemble(struct fetch *f, const char *target, struct husk_error *err)
 	return link(bzimage, image) < 0 ? error_errno(err, "link %s", image) : 0;
 }
 
+/** A kernel of that id that was fetched for other modules makes way. */
+static int remove_stale(struct fetch *f, const char *target, struct husk_error *err)
+{
+	CLEANUP_FREE char *stale = path_join(f->store.work, "stale");
+	if (!stale)
+		return error_set(err, -ENOMEM, "replace %s: out of memory", target);
+	return rename(target, stale) < 0 && errno != ENOENT ? error_errno(err, "replace %s", target) : 0;
+}
+
 int kernel_fetch(const char *home, int progress_fd, char **id, struct husk_error *err)
 {
 	CLEANUP(fetch_free) struct fetch f = {.store = KERNEL_STORE_INIT(progress_fd)};
@@ -236,11 +193,12 @@ int kernel_fetch(const char *home, int progress_fd, char **id, struct husk_error
 	CLEANUP_FREE char *own_id = strdup(f.id);
 	if (!target || !assembled || !own_id)
 		return error_set(err, -ENOMEM, "fetch %s: out of memory", f.package);
-	if (access(target, F_OK) == 0) {
+	if (kernel_is_current(f.store.kernels, f.id)) {
 		kernel_store_progress(&f.store, "there already: %s", f.id);
 	} else {
 		if ((rc = kernel_package_download(&f.store, f.package, &f.deb, err)) < 0 ||
 			(rc = unpack(&f, err)) < 0 || (rc = assemble(&f, assembled, err)) < 0 ||
+			(rc = remove_stale(&f, target, err)) < 0 ||
 			(rc = kernel_store_commit(&f.store, assembled, f.id, err)) < 0)
 			return rc;
 		kernel_store_progress(&f.store, "ready: %s", f.id);
@@ -253,9 +211,9 @@ int kernel_fetch(const char *home, int progress_fd, char **id, struct husk_error
 /** The lines of @text as a NULL-terminated list. */
 static char **split_lines(const char *text)
 {
-	CLEANUP(cleanup_string_list) char **list = calloc(MODULES_MAX + 1, sizeof(*list));
+	CLEANUP(kernel_modules_free) char **list = calloc(KERNEL_MODULES_MAX + 1, sizeof(*list));
 	size_t n = 0;
-	for (const char *at = text; list && *at && n < MODULES_MAX; at += strcspn(at, "\n"), at += *at == '\n')
+	for (const char *at = text; list && *at && n < KERNEL_MODULES_MAX; at += strcspn(at, "\n"), at += *at == '\n')
 		if (!(list[n++] = strndup(at, strcspn(at, "\n"))))
 			return NULL;
 	return steal_pointer(&list);
@@ -293,6 +251,6 @@ void kernel_free(struct kernel *kernel)
 	free(kernel->id);
 	free(kernel->directory);
 	free(kernel->image);
-	cleanup_string_list(&kernel->modules);
+	kernel_modules_free(&kernel->modules);
 	*kernel = (struct kernel){0};
 }

@@ -9,6 +9,7 @@
  *     bzimage    the same kernel as bzImage
  *     modules/   the modules a guest needs, flat and uncompressed; none for a tuned kernel
  *     load       their file names, one a line, dependencies first
+ *     wanted     of a fetched kernel: for which names they were collected; another list makes it count as absent
  *     config     a tuned kernel's configuration
  *
  * The id of a fetched kernel is the package's name and version, so a newer package is another kernel. A tuned one's begins
@@ -61,6 +62,8 @@ ptrdiff_t kernel_pick(const struct kernel_entry *list, size_t n, const char *wan
 /** The id of the kernel that @wanted means, malloc'ed. -ENOENT with what to do. */
 int kernel_choose(const char *home, const char *wanted, char **id, struct husk_error *err);
 bool kernel_is_tuned(const char *id);
+/** Is the kernel @id of the directory @kernels there, with the modules that this husk's guests use? */
+bool kernel_is_current(const char *kernels, const char *id);
 
 /** The kernel that @wanted means, as in kernel_pick(). -ENOENT with what to do when there is none. */
 int kernel_find(const char *home, const char *wanted, struct kernel *out, struct husk_error *err);

@@ -4,11 +4,15 @@
  *
  * Theory of Operation: the directories of HOME/kernels are the list; nothing else is kept. A tuned kernel is used wherever one
  * is built, the distribution's otherwise; of several the one that was made last. A directory appears whole, by rename, so
- * the time of its last change of status is when it was made.
+ * the time of its last change of status is when it was made. A kernel that was fetched by a husk with other modules counts as
+ * absent until it is fetched again.
  */
+#include "base/buffer.h"
 #include "base/cleanup.h"
 #include "base/path.h"
 #include "engine/kernel.h"
+#include "engine/kernel_modules.h"
+#include "engine/kernel_store.h"
 
 #include <string.h>
 #include <sys/stat.h>
@@ -18,6 +22,17 @@
 bool kernel_is_tuned(const char *id)
 {
 	return strncmp(id, TUNED_PREFIX, strlen(TUNED_PREFIX)) == 0;
+}
+
+bool kernel_is_current(const char *kernels, const char *id)
+{
+	CLEANUP_FREE char *directory = path_join(kernels, id);
+	CLEANUP_FREE char *path = path_format("%s/%s/wanted", kernels, id);
+	CLEANUP_BUFFER struct buffer text = {0};
+	if (!directory || !path || access(directory, F_OK) < 0)
+		return false;
+	return kernel_is_tuned(id) || (kernel_store_read(path, &text, NULL) == 0 &&
+					      strcmp((char *)buffer_bytes(&text), kernel_modules_wanted()) == 0);
 }
 
 static int newest_first(const void *a, const void *b)
@@ -56,11 +71,11 @@ static void explain(struct kernel_entry *list, size_t n)
 	}
 }
 
-/** Append the directory @name of @dir to the list, unless it is a file or hidden. */
-static int add_entry(int dir, const char *name, struct kernel_entry **list, size_t *n)
+/** Append the directory @name of @kernels to the list, unless it is a file, hidden or of another husk. */
+static int add_entry(int dir, const char *kernels, const char *name, struct kernel_entry **list, size_t *n)
 {
 	struct stat st;
-	if (*name == '.' || fstatat(dir, name, &st, 0) < 0 || !S_ISDIR(st.st_mode))
+	if (*name == '.' || fstatat(dir, name, &st, 0) < 0 || !S_ISDIR(st.st_mode) || !kernel_is_current(kernels, name))
 		return 0;
 	struct kernel_entry *more = realloc(*list, (*n + 1) * sizeof(*more));
 	if (!more)
@@ -81,7 +96,7 @@ int kernel_list(const char *home, struct kernel_entry **list, size_t *n, struct 
 	if (kernels && !dir && errno != ENOENT)
 		return error_errno(err, "list the kernels of %s", kernels);
 	while (rc == 0 && dir && (entry = readdir(dir)))
-		rc = add_entry(dirfd(dir), entry->d_name, list, n);
+		rc = add_entry(dirfd(dir), kernels, entry->d_name, list, n);
 	if (rc < 0) {
 		kernel_list_free(*list, *n);
 		*list = NULL;

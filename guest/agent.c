@@ -441,10 +441,10 @@ static void watch_listeners(struct agent *agent)
 	console_debug("listeners are told%s%s", rc < 0 ? " not: " : "", rc < 0 ? agent->no_listeners.message : "");
 }
 
-int agent_serve(int listener, bool from_host_only, int ready, const struct workload_setup *setup, const char **why,
-	struct husk_error *err)
+int agent_serve(const struct agent_setup *setup, const char **why, struct husk_error *err)
 {
-	struct agent agent = {.setup = setup, .from_host_only = from_host_only, .end = "the agent's loop ended"};
+	struct agent agent = {
+		.setup = &setup->workload, .from_host_only = setup->from_host_only, .end = "the agent's loop ended"};
 
 	signal(SIGPIPE, SIG_IGN);
 	agent.spare = open("/", O_PATH | O_CLOEXEC);
@@ -454,9 +454,9 @@ int agent_serve(int listener, bool from_host_only, int ready, const struct workl
 	if (rc == 0)
 		rc = loop_timer_open(&agent.loop, &agent.timer, timer_ready, err);
 	if (rc == 0)
-		rc = loop_add(&agent.loop, &agent.listener, listener, EPOLLIN, listener_ready, err);
-	if (rc == 0 && ready >= 0)
-		rc = loop_add(&agent.loop, &agent.ready, ready, EPOLLIN, ready_done, err);
+		rc = loop_add(&agent.loop, &agent.listener, setup->listener, EPOLLIN, listener_ready, err);
+	if (rc == 0 && setup->ready >= 0)
+		rc = loop_add(&agent.loop, &agent.ready, setup->ready, EPOLLIN, ready_done, err);
 	if (rc == 0)
 		rc = forwards_open(&agent.loop, &agent.forwards, err);
 	if (rc == 0)

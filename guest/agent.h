@@ -48,6 +48,14 @@ struct connection {
 	struct connection *prev, *next;
 };
 
+/** What agent_serve() is told. */
+struct agent_setup {
+	struct workload_setup workload;
+	int listener; /* taken */
+	bool from_host_only; /* the listener is vsock: peers other than the host are refused */
+	int ready; /* taken: the connection on which READY was sent; -1: none */
+};
+
 struct agent {
 	struct loop loop;
 	const struct workload_setup *setup;
@@ -62,14 +70,12 @@ struct agent {
 	struct exec *execs;
 	struct exec *main; /* the workload, running; NULL before and after */
 	char request[16 << 10]; /* bytes of one read, until a connection has asked for something */
-	bool from_host_only; /* the listener is vsock: peers other than the host are refused */
+	bool from_host_only;
 	const char *end; /* why the loop was left */
 };
 
-/** Serve @listener (taken) until the VM shall end; *@why says why. @from_host_only: refuse every peer whose CID is not the
- *  host's. @ready (taken; -1: none): the connection on which READY was sent. SIGCHLD is blocked and taken over. */
-int agent_serve(int listener, bool from_host_only, int ready, const struct workload_setup *setup, const char **why,
-	struct husk_error *err);
+/** Serve until the VM shall end; *@why says why. SIGCHLD is blocked and taken over. */
+int agent_serve(const struct agent_setup *setup, const char **why, struct husk_error *err);
 
 /* ---- for the operations ---- */
 

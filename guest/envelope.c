@@ -19,7 +19,7 @@
 #define SHM_SIZE_DEFAULT (64ull << 20)
 #define NOFILE_DEFAULT 1048576
 
-enum shape { SHAPE_U32, SHAPE_U64, SHAPE_BYTES, SHAPE_DEVICE, SHAPE_HOSTNAME, SHAPE_MODULE, SHAPE_VOLUME };
+enum shape { SHAPE_U32, SHAPE_U64, SHAPE_BYTES, SHAPE_DEVICE, SHAPE_HOSTNAME, SHAPE_MODULE, SHAPE_LATE_MODULE, SHAPE_VOLUME };
 
 struct field {
 	enum shape shape;
@@ -42,6 +42,7 @@ static const struct field fields[] = {
 	[BOOT_NOFILE] = {SHAPE_U32, AT(nofile), "open file limit"},
 	[BOOT_TIME_NS] = {SHAPE_U64, AT(time_ns), "time"},
 	[BOOT_ENTROPY] = {SHAPE_BYTES, AT(entropy), "entropy"},
+	[BOOT_LATE_MODULE] = {SHAPE_LATE_MODULE, 0, "late module"},
 };
 #undef AT
 
@@ -100,6 +101,8 @@ static bool store(const struct tlv *entry, const struct field *field, struct env
 		return store_word(entry, to, ENVELOPE_HOSTNAME_MAX, "-._");
 	case SHAPE_MODULE:
 		return store_item(entry, out->modules, &out->n_modules, false);
+	case SHAPE_LATE_MODULE:
+		return store_item(entry, out->late_modules, &out->n_late_modules, false);
 	case SHAPE_VOLUME:
 		return store_item(entry, out->volumes, &out->n_volumes, true);
 	}
@@ -165,6 +168,8 @@ void envelope_free(struct envelope *e)
 {
 	for (size_t i = 0; i < e->n_modules; i++)
 		free(e->modules[i]);
+	for (size_t i = 0; i < e->n_late_modules; i++)
+		free(e->late_modules[i]);
 	for (size_t i = 0; i < e->n_volumes; i++)
 		free(e->volumes[i]);
 	if (e->entropy.data)

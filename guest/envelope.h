@@ -23,6 +23,8 @@ struct bytes {
 struct envelope {
 	char *modules[ENVELOPE_LIST_MAX];
 	size_t n_modules;
+	char *late_modules[ENVELOPE_LIST_MAX];
+	size_t n_late_modules;
 	char *volumes[ENVELOPE_LIST_MAX];
 	size_t n_volumes;
 	char root_device[ENVELOPE_DEVICE_MAX];

@@ -104,6 +104,7 @@ static int prepare(struct envelope *envelope, int *cgroup, struct husk_error *er
 		rc = set_clock(envelope->time_ns, err);
 	if (rc == 0)
 		rc = modules_load(BOOT_MODULES_DIR, envelope->modules, envelope->n_modules, err);
+	console_attach();
 	console_debug("%zu modules loaded", envelope->n_modules);
 	if (rc == 0)
 		rc = mounts_root(envelope, err);
@@ -182,26 +183,31 @@ static void choose_schedule(void)
 static int serve(
 	const struct envelope *envelope, int cgroup, uint64_t init_ns, const char **why, struct husk_error *err)
 {
-	struct workload_setup setup = {
-		.root = MOUNTS_ROOT,
-		.cgroup = cgroup,
-		.hostname = envelope->hostname,
-		.read_only = envelope->flags & BOOT_FLAG_READ_ONLY,
-		.volumes = envelope->volumes,
-		.n_volumes = envelope->n_volumes,
-		.shm_size = envelope->shm_size,
-		.nofile = envelope->nofile,
+	struct agent_setup setup = {
+		.workload =
+			{
+				.root = MOUNTS_ROOT,
+				.cgroup = cgroup,
+				.hostname = envelope->hostname,
+				.read_only = envelope->flags & BOOT_FLAG_READ_ONLY,
+				.volumes = envelope->volumes,
+				.n_volumes = envelope->n_volumes,
+				.shm_size = envelope->shm_size,
+				.nofile = envelope->nofile,
+			},
+		.from_host_only = true,
 	};
 	allow_files();
 	choose_schedule();
-	int listener = listen_vsock(err);
-	if (listener < 0)
-		return listener;
-	int ready = say_ready(init_ns, err);
-	if (ready < 0)
-		return ready;
+	setup.listener = listen_vsock(err);
+	if (setup.listener < 0)
+		return setup.listener;
+	setup.ready = say_ready(init_ns, err);
+	if (setup.ready < 0)
+		return setup.ready;
 	console_debug("ready");
-	return agent_serve(listener, true, ready, &setup, why, err);
+	modules_load_later(BOOT_MODULES_DIR, envelope->late_modules, envelope->n_late_modules);
+	return agent_serve(&setup, why, err);
 }
 
 /** Be the workload of a self-test, which runs below the husk-init that is PID 1. */
@@ -225,6 +231,7 @@ int main(int argc, char **argv)
 		console_say("I am PID 1 of a husk VM and nothing else");
 		return 125;
 	}
+	console_begin();
 	umask(022);
 	reboot(RB_DISABLE_CAD);
 	int rc = prepare(&envelope, &cgroup, &err);

@@ -26,15 +26,19 @@ int main(int argc, char **argv)
 	const char *why = "", *cgroup = getenv("HUSK_TEST_CGROUP");
 	if (argc < 3)
 		return 2;
-	struct workload_setup setup = {
-		.root = argv[1],
-		.cgroup = cgroup ? open(cgroup, O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1,
-		.hostname = "native",
-		.read_only = argc > 3,
-		.volumes = argv + 4,
-		.n_volumes = argc > 4 ? (size_t)argc - 4 : 0,
-		.shm_size = 1 << 20,
-		.nofile = 512,
+	struct agent_setup setup = {
+		.workload =
+			{
+				.root = argv[1],
+				.cgroup = cgroup ? open(cgroup, O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1,
+				.hostname = "native",
+				.read_only = argc > 3,
+				.volumes = argv + 4,
+				.n_volumes = argc > 4 ? (size_t)argc - 4 : 0,
+				.shm_size = 1 << 20,
+				.nofile = 512,
+			},
+		.ready = -1,
 	};
 	prctl(PR_SET_PDEATHSIG, 9);
 	if (unshare(CLONE_NEWNS) < 0 || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0 ||
@@ -47,7 +51,8 @@ int main(int argc, char **argv)
 	if (bind(listener, (struct sockaddr *)&address, sizeof(address)) < 0 ||
 		listen(listener, AGENT_LISTEN_BACKLOG) < 0)
 		return 1;
-	int rc = agent_serve(listener, false, -1, &setup, &why, &err);
+	setup.listener = listener;
+	int rc = agent_serve(&setup, &why, &err);
 	printf("%s\n", rc < 0 ? err.message : why);
 	fflush(stdout);
 	_exit(rc < 0); /* as PID 1 does: what is open goes with the process, and no leak checker looks */

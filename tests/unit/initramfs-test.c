@@ -82,7 +82,9 @@ static void test_envelope(void)
 	CHECK(parse(BOOT_VOLUME, "/data", 5, &e) == 0 && e.n_volumes == 1, "a volume reads");
 	envelope_free(&e);
 	CHECK(refused(BOOT_VOLUME, "data"), "a relative volume is refused");
-	CHECK(refused(BOOT_MODULE, "../x.ko"), "a module with a slash is refused");
+	CHECK(refused(BOOT_MODULE, "../x.ko") && refused(BOOT_LATE_MODULE, "../x.ko"), "a module with a slash is refused");
+	CHECK(parse(BOOT_LATE_MODULE, "x.ko", 4, &e) == 0 && e.n_late_modules == 1 && !e.n_modules, "a late module is told from others");
+	envelope_free(&e);
 	CHECK(refused(BOOT_ROOT_DEVICE, "../sda") && refused(BOOT_ROOT_DEVICE, ""), "odd device names are refused");
 	CHECK(refused(BOOT_HOSTNAME, "a b") && refused(BOOT_HOSTNAME, "a\n"), "odd host names are refused");
 	CHECK(refused(BOOT_LAYERS, "\x80\0\0") && refused(BOOT_LAYERS, "abc"), "layers out of range are refused");

@@ -3,6 +3,7 @@
 #include "base/cleanup.h"
 #include "base/path.h"
 #include "engine/kernel.h"
+#include "engine/kernel_modules.h"
 #include "engine/kernel_recipe.h"
 #include "engine/kernel_store.h"
 #include "tests/tap.h"
@@ -143,6 +144,10 @@ static void test_list(const char *dir)
 	path_make_directories(tuned, 0755, NULL);
 	path_make_directories(fetched, 0755, NULL);
 	path_make_directories(hidden, 0755, NULL);
+	CHECK(kernel_list(dir, &list, &n, &err) == 0 && n == 1 && list[0].tuned, "a fetched one with other modules is not listed");
+	kernel_list_free(list, n);
+	CLEANUP_FREE char *wanted = path_join(fetched, "wanted");
+	path_write_atomically(wanted, kernel_modules_wanted(), strlen(kernel_modules_wanted()), 0644, NULL);
 	CHECK(kernel_choose(dir, NULL, &id, &err) == 0 && strcmp(id, "husk-1") == 0,
 		"of both kinds the tuned one is used");
 	CHECK(kernel_choose(dir, "nothing", &id, &err) == -ENOENT && strstr(err.message, "husk kernel list"),
