@@ -4,13 +4,14 @@
 #   make demo        install what is missing, build, make a Debian image, run a command in it as a microVM
 #   make build       build into build/
 #   make test        the suite of every day: unit and device tests under sanitizers, then real VMs
+#   make test-kvm    of these the KVM machine's: in a lab, or on this machine where its KVM runs guests
 #   make test-full   the same and the long sweeps
 #   make bench       the figures, as a table
 #   make install     into PREFIX (/usr/local), DESTDIR is honoured
 
 PREFIX ?= /usr/local
 
-.PHONY: all build demo test test-full bench install clean
+.PHONY: all build demo test test-kvm test-full bench install clean
 
 all: build
 
@@ -25,6 +26,11 @@ demo:
 test:
 	@scripts/need.sh build demo test
 	@scripts/test.sh
+
+test-kvm:
+	@scripts/need.sh build demo test
+	@scripts/build.sh build --prefix=$(PREFIX)
+	@python3 tests/lab/lab.py run
 
 test-full:
 	@scripts/need.sh build demo test

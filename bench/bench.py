@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""bench.py - husk's figures on this machine, one table from one run. usage: bench/bench.py [BUILDDIR] [start|layer|worker|stdout|muxer|doors|doors-vm…]
+"""bench.py - husk's figures on this machine, one table from one run. usage: bench/bench.py [BUILDDIR] [start|layer|worker|stdout|muxer|doors|doors-vm|lab…]
 
 start   cold `husk run IMAGE true` (1 and 8 layers) against the bare QEMU with husk's own machine options, kernel and
         command line and an initramfs that only powers off; interleaved, so that both see the same machine
@@ -10,6 +10,7 @@ stdout  bytes per second that a workload's stdout delivers to a pipe of the call
 muxer   the vsock muxer without a guest, against a bare unix socketpair (bench-muxer has more to say)
 doors   from a connection to its first byte through the doors, without a guest (bench-doors)
 doors-vm  what goes through the doors of a VM, against its own sockets, and what idle connections cost (doors_vm.py)
+lab     the kvm machine against QEMU's microvm on the same KVM, in an emulated host (lab_bench.py)
 
 Every figure is given with p50, p99, n and what it is held against. HUSK_BENCH_PAIRS sets how many pairs (10).
 """
@@ -32,6 +33,7 @@ sys.path.insert(0, str(TOP / "tests" / "e2e"))
 import images  # noqa: E402
 import lib  # noqa: E402
 import doors_vm  # noqa: E402
+import lab_bench  # noqa: E402
 
 PAIRS = int(os.environ.get("HUSK_BENCH_PAIRS", "10"))
 ROWS = []
@@ -102,7 +104,8 @@ def start(home, folder):
     home.have(eight_layers(folder), "eight")
     bare, bare_elf = bare_qemu(home, "one", folder)
     times = {"bare QEMU, bzImage": [], "bare QEMU, unpacked": [], "husk run, 1 layer": [], "husk run, 8 layers": []}
-    commands = (bare, bare_elf, [lib.HUSK, "run", "--quiet", "one", "true"], [lib.HUSK, "run", "--quiet", "eight", "true"])
+    commands = (bare, bare_elf, [lib.HUSK, "run", "--quiet", "--machine", "qemu", "one", "true"],
+                [lib.HUSK, "run", "--quiet", "--machine", "qemu", "eight", "true"])
     for i in range(PAIRS + 1):
         say(f"cold starts, round {i} of {PAIRS}")
         for name, command in zip(times, commands):
@@ -240,7 +243,8 @@ def table():
 
 def main():
     parts = {"start": start, "layer": layer, "worker": worker, "stdout": stdout, "muxer": muxer, "doors": doors,
-             "doors-vm": lambda home, folder: doors_vm.run(home, folder, row, say)}
+             "doors-vm": lambda home, folder: doors_vm.run(home, folder, row, say),
+             "lab": lambda home, folder: lab_bench.run(row, say, PAIRS)}
     wanted = sys.argv[2:] or list(parts)
     with lib.Home() as home, tempfile.TemporaryDirectory(prefix="husk-bench-") as folder:
         for name in wanted:

@@ -4,10 +4,11 @@
 
 usage: scripts/run-tests.py [--full] [--jobs N] [--list] [name...]
 
-A suite is a program that speaks TAP: each test of the Meson build with sanitizers, each Python script in tests/e2e
-(against the plain build) and, with --full, each in tests/full. Suites run side by side, each in a process group of its
-own and with a time limit; end-to-end suites before the short ones, so that the longest does not come last. A suite that
-dies, lacks its plan or takes too long is one failure more. HUSK_TEST_COUNTS names a file for the last line.
+A suite is a program that speaks TAP: each test of the Meson build with sanitizers, each Python script in tests/e2e and
+tests/lab (against the plain build) and, with --full, each in tests/full. Suites run side by side, each in a process group
+of its own and with a time limit; end-to-end suites before the short ones, so that the longest does not come last; those
+that want the machine for themselves after all others, one by one. A suite that dies, lacks its plan or takes too long is one
+failure more. HUSK_TEST_COUNTS names a file for the last line.
 """
 import argparse
 import concurrent.futures
@@ -33,8 +34,8 @@ PLAN = re.compile(r"^1\.\.(\d+)(\s*#\s*skip.*)?$", re.I)
 class Suite:
     """One program and how it is run. speaks_tap: else its exit status is the one result (77: skipped)."""
 
-    def __init__(self, name, command, timeout, env=None, cwd=TOP, speaks_tap=True):
-        self.name, self.command, self.timeout = name, command, timeout
+    def __init__(self, name, command, timeout, env=None, cwd=TOP, speaks_tap=True, alone=False):
+        self.name, self.command, self.timeout, self.alone = name, command, timeout, alone
         self.env, self.cwd, self.speaks_tap = env or {}, cwd, speaks_tap
 
 
@@ -59,12 +60,12 @@ def unit_suites(build):
 
 
 def script_suites(folder):
-    """Python scripts; a line `# timeout: N` among the first ten sets the limit in seconds."""
+    """Python scripts; among the first ten lines `# timeout: N` sets the limit in seconds, and `# runs alone` says that."""
     for path in sorted((TOP / "tests" / folder).glob("*_test.py")):
         head = path.read_text().splitlines()[:10]
         limits = [int(line.split(":")[1]) for line in head if line.startswith("# timeout:")]
         yield Suite(f"{folder}-" + path.stem.removesuffix("_test").replace("_", "-"), [sys.executable, str(path)],
-                    limits[0] if limits else 240)
+                    limits[0] if limits else 240, alone=any(line.startswith("# runs alone") for line in head))
 
 
 def end_group(process):
@@ -175,7 +176,7 @@ def main():
     parser.add_argument("names", nargs="*", help="suites to run; all by default")
     args = parser.parse_args()
 
-    suites = [*script_suites("e2e"), *(script_suites("full") if args.full else ()), *unit_suites(TOP / "build-asan")]
+    suites = [*script_suites("e2e"), *script_suites("lab"), *(script_suites("full") if args.full else ()), *unit_suites(TOP / "build-asan")]
     if args.names:
         unknown = set(args.names) - {suite.name for suite in suites}
         if unknown:
@@ -186,10 +187,11 @@ def main():
         return 0
 
     results = []
-    with concurrent.futures.ThreadPoolExecutor(args.jobs) as pool:
-        for done in concurrent.futures.as_completed([pool.submit(run, suite) for suite in suites]):
-            results.append(done.result())
-            report(results[-1])
+    for alone in (False, True):
+        with concurrent.futures.ThreadPoolExecutor(1 if alone else args.jobs) as pool:
+            for done in concurrent.futures.as_completed([pool.submit(run, suite) for suite in suites if suite.alone == alone]):
+                results.append(done.result())
+                report(results[-1])
     passed, failed, skipped = (sum(getattr(r, k) for r in results) for k in ("passed", "failed", "skipped"))
     print(f"\n{len(results)} suites in {time.time() - args.begun:.0f} s, the build included")
     line = f"{passed} passed, {failed} failed, {skipped} skipped"

@@ -26,6 +26,12 @@ TOP = pathlib.Path(__file__).resolve().parent.parent.parent
 CACHE = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache") / "husk-test"
 HUSK = os.environ.get("HUSK_TEST_HUSK") or str(TOP / "build" / "cli" / "husk")
 LIMIT = 90  # seconds that one husk run may take: a boot under emulation on a busy machine, several times over
+MACHINE = os.environ.get("HUSK_TEST_MACHINE") or "qemu"  # what every run gets as --machine, unless it names one
+ROLES = ["qemu", "supervisor", "worker"] if MACHINE == "qemu" else ["supervisor", "worker"]  # a VM's processes
+WALL = "software" if MACHINE == "qemu" else "hardware"
+SLOW = bool(os.environ.get("HUSK_IN_LAB"))  # guests of a guest: boots take several times as long
+if SLOW:
+    LIMIT *= 2
 
 PR_SET_CHILD_SUBREAPER = 36
 ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
@@ -151,6 +157,16 @@ def none_left(what="no process is left"):
 
 # ---- husk ----
 
+def on_machine(arguments):
+    """@arguments of husk, with the machine that is tested in those of a run."""
+    if not arguments or arguments[0] != "run":
+        return arguments
+    added = [] if "--machine" in arguments else ["--machine", MACHINE]
+    if SLOW and "--start-timeout" not in arguments:
+        added += ["--start-timeout", "150"]
+    return (arguments[0], *added, *arguments[1:])
+
+
 class Done:
     """A finished run: status, out and err as bytes, seconds."""
 
@@ -174,13 +190,13 @@ class Running:
     """A husk that runs. Lines of its stdout are waited for; stderr is kept in a file."""
 
     def __init__(self, home, arguments, **popen):
-        self.home, self.arguments = home, arguments
+        self.home, self.arguments = home, on_machine(arguments)
         self.errors = tempfile.TemporaryFile()
         popen.setdefault("stdin", subprocess.DEVNULL)
         popen.setdefault("stdout", subprocess.PIPE)
         popen.setdefault("stderr", self.errors)
         self.begun = time.monotonic()
-        self.process = subprocess.Popen([HUSK, *map(str, arguments)], env=home.environment(), **popen)
+        self.process = subprocess.Popen([HUSK, *map(str, self.arguments)], env=home.environment(), **popen)
         self.pid, self.stdin = self.process.pid, self.process.stdin
         self.seen = b""
 
@@ -253,8 +269,10 @@ class Home:
         shared.mkdir(parents=True, exist_ok=True)
         with open(CACHE / "kernel.lock", "w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            subprocess.run([HUSK, "kernel", "fetch"], check=True, stdout=sys.stderr,
-                           env={**self.environment(), "HUSK_HOME": str(shared)}, stdin=subprocess.DEVNULL)
+            # The lab, which has no network, was given them.
+            if not (SLOW and (shared / "kernels").is_dir()):
+                subprocess.run([HUSK, "kernel", "fetch"], check=True, stdout=sys.stderr,
+                               env={**self.environment(), "HUSK_HOME": str(shared)}, stdin=subprocess.DEVNULL)
         (self.path / "home").mkdir(mode=0o700, exist_ok=True)
         # Hard links, so that a suite costs no room; a copy where the home lies on another file system or is another user's.
         link = "-al" if self.base == str(CACHE / "homes") else "-a"
@@ -267,6 +285,7 @@ class Home:
 
     def husk(self, *arguments, input=None, limit=LIMIT, extra=None):
         """Run husk to its end. @input: bytes for its stdin."""
+        arguments = on_machine(arguments)
         before = dict(self.extra)
         self.extra.update(extra or {})
         begun = time.monotonic()

@@ -39,7 +39,7 @@ def test_signal_before_ready(home):
     running = home.start("run", "--quiet", image, *WAITING)
     seen = 0
     for _ in range(100000):
-        if "qemu" in running.processes():
+        if len(running.processes()) == len(lib.ROLES):
             seen = 1
             break
         if running.process.poll() is not None:
@@ -99,6 +99,8 @@ def test_guest_panic(home):
 
 
 def test_death_of_qemu(home):
+    if "qemu" not in lib.ROLES:
+        raise lib.Skip("this machine has no QEMU")
     death(home, "qemu", ("qemu", "machine"))
 
 
@@ -109,7 +111,7 @@ def test_death_of_the_worker(home):
 def death(home, role, words):
     running = start(home)
     processes = running.processes()
-    equal(sorted(processes), ["qemu", "supervisor", "worker"], "the processes of a VM")
+    equal(sorted(processes), lib.ROLES, "the processes of a VM")
     others = [pid for who, pid in processes.items() if who != role]
     os.kill(processes[role], signal.SIGKILL)
     done = running.finish(30)
@@ -163,7 +165,7 @@ def test_side_by_side(home):
     equal(len(home.vms()), 2, "two VMs on record")
     one.process.send_signal(signal.SIGKILL)
     one.finish()
-    ok(two.process.poll() is None and len(two.processes()) >= 3, "the end of one leaves the other")
+    ok(two.process.poll() is None and len(two.processes()) >= len(lib.ROLES), "the end of one leaves the other")
     two.process.send_signal(signal.SIGKILL)
     two.finish()
     lib.none_left()

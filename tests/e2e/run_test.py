@@ -190,7 +190,7 @@ def test_init(home):
 def test_says_which_wall(home):
     image = home.have(images.busybox(), "busybox")
     done = home.husk("run", image, "true")
-    ok(done.status == 0 and len(done.error.splitlines()) == 1 and "software" in done.error,
+    ok(done.status == 0 and len(done.error.splitlines()) == 1 and lib.WALL in done.error,
        "without --quiet one line says which wall stands there", done)
 
 

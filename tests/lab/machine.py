@@ -24,6 +24,7 @@ import time
 HERE = pathlib.Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
 sys.path.insert(0, str(HERE.parent / "e2e"))
+import images
 import lib
 import wire
 
@@ -67,7 +68,7 @@ def stage(folder, build):
     tree.mkdir()
     link_tree(build, tree / "build", lambda path: path.name.endswith(UNWANTED) or path.suffix == ".1")
     for name in ("tests", "scripts", "bench"):
-        link_tree(lib.TOP / name, tree / name, lambda path: path.name == "__pycache__")
+        link_tree(lib.TOP / name, tree / name)
     shutil.copy2(HERE / "init", folder / "init")
     (folder / "bin").mkdir()
     # The images' recipe names its busybox: the lab takes this machine's.
@@ -76,28 +77,23 @@ def stage(folder, build):
     cache = folder / "cache" / "husk-test"
     cache.mkdir(parents=True)
     stage_images(cache)
+    # A home for commands: kernels and an image, imported here, where it takes no time.
+    home = folder / "home"
+    home.mkdir(mode=0o700)
+    link_tree(cache / "kernel" / "kernels", home / "kernels")
+    subprocess.run([lib.HUSK, "import", images.busybox(), "busybox"], check=True, stdout=subprocess.DEVNULL,
+                   env={**os.environ, "HUSK_HOME": str(home)}, stdin=subprocess.DEVNULL)
 
 
 def stage_images(cache):
     """Guest kernels and the images of the suites, from this machine's cache."""
-    with lib.Home():  # fetches the kernel when it is not there
-        pass
-    link_tree(lib.CACHE / "kernel", cache / "kernel")
-    os.environ.setdefault("LC_ALL", "C.UTF-8")
-    import images
-    for make in (images.busybox,):
+    if not any((lib.CACHE / "kernel" / "kernels").glob("*/image")):
+        with lib.Home():  # fetches one
+            pass
+    link_tree(lib.CACHE / "kernel" / "kernels", cache / "kernel" / "kernels")
+    for make in (images.busybox, images.stopped_by_usr1, images.configured, images.pid_one):
         make()
     link_tree(images.folder(), cache / images.folder().name, lambda path: path.suffix == ".lock" or ".part" in path.name)
-
-
-def make_disk(folder, build, image):
-    staged = folder / "staged"
-    staged.mkdir()
-    stage(staged, build)
-    subprocess.run(["mke2fs", "-q", "-F", "-t", "ext4", "-O", "^has_journal", "-E",
-                    "assume_storage_prezeroed=1,root_owner=0:0", "-N", "65536", "-d", staged, image, "8G"], check=True,
-                   stdout=subprocess.DEVNULL)
-    shutil.rmtree(staged)
 
 
 # ---- the machine ----
@@ -118,7 +114,7 @@ class Lab:
         self.folder = pathlib.Path(tempfile.mkdtemp(prefix="lab-run.", dir=lib.CACHE))
         try:
             begun = time.monotonic()
-            make_disk(self.folder, self.build, self.folder / "lab.img")
+            self.make_disk()
             self.staged = time.monotonic() - begun
             self.boot(root)
         except BaseException:
@@ -134,6 +130,19 @@ class Lab:
         if self.channel:
             self.channel.close()
         shutil.rmtree(self.folder, ignore_errors=True)
+
+    def stage(self, staged):
+        """What becomes /lab; a lab that wants more there adds it."""
+        stage(staged, self.build)
+
+    def make_disk(self):
+        staged = self.folder / "staged"
+        staged.mkdir()
+        self.stage(staged)
+        subprocess.run(["mke2fs", "-q", "-F", "-t", "ext4", "-O", "^has_journal", "-E",
+                        "assume_storage_prezeroed=1,root_owner=0:0", "-N", "65536", "-d", staged, self.folder / "lab.img", "8G"],
+                       check=True, stdout=subprocess.DEVNULL)
+        shutil.rmtree(staged)
 
     def arguments(self, root, channel):
         accel = "tcg,thread=single" if self.icount else "tcg,thread=multi"

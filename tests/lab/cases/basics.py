@@ -1,0 +1,130 @@
+# SPDX-License-Identifier: Apache-2.0
+"""basics.py - cases: the machine is chosen, boots, and carries a workload: CPUs, memory, streams, exit status."""
+import hashlib
+import pathlib
+
+import images
+import lib
+from case import case
+from lib import equal, ok
+
+
+def tuned_kernel(home):
+    """Id of the tuned kernel in the store, or None."""
+    for line in home.husk("kernel", "list").text.splitlines():
+        if "tuned" in line:
+            return line.split()[0]
+    return None
+
+
+def stock_kernel(home):
+    """Id of Debian's kernel in the store."""
+    for line in home.husk("kernel", "list").text.splitlines():
+        if "linux-image" in line:
+            return next(word for word in line.split() if word.startswith("linux-image"))
+    raise lib.Skip("there is no Debian kernel in the store")
+
+
+@case(60)
+def doctor(home):
+    """The probe times a guest loop, and says that it runs on the CPU."""
+    done = home.husk("doctor")
+    lines = {line.split()[1]: line for line in done.text.splitlines() if len(line.split()) > 1}
+    ok(lines.get("kvm", "").startswith("ok"), "doctor finds a KVM that runs guests", done)
+    ok("'kvm'" in lines.get("wall", "") and "hardware" in lines.get("wall", ""), "and says that machine and wall", done)
+
+
+@case(150)
+def auto(home):
+    """--machine auto is kvm here; then one run carries status, both streams and a mebibyte each way."""
+    image = home.have(images.busybox(), "busybox")
+    data = hashlib.sha256(b"lab").digest() * 32768
+    done = home.husk("run", "--machine", "auto", "--require-hardware", "--start-timeout", "120", "-i", image, "sh", "-c",
+                     "echo apart >&2; cat; exit 42", input=data, limit=140)
+    equal(done.status, 42, "a run ends with its command's status", done)
+    ok(done.out == data, "1 MiB of binary data goes in and comes out", done)
+    said = done.error.splitlines()
+    ok("apart" in said, "stderr is apart from stdout", done)
+    ok(any("hardware" in line for line in said) and "software" not in done.error, "the wall is hardware", done)
+    equal(home.vms(), [], "the VM is removed with its run")
+    lib.none_left()
+
+
+@case(400, everyday=False)
+def selftest(home):
+    done = home.husk("doctor", "--selftest", limit=390)
+    ok("kvm" in done.text and not any(line.startswith("error") and "kvm" in line for line in done.text.splitlines()),
+       "the self-test boots, runs and stops a guest on kvm", done)
+
+
+# What a guest says of its machine.
+FACTS = ("echo cpus $(nproc) $(grep -c ^processor /proc/cpuinfo); grep MemTotal /proc/meminfo; "
+         "echo sources $(cat /sys/devices/system/clocksource/clocksource0/current_clocksource); "
+         "echo high $(grep -c '^ *1[0-9a-f]\\{8\\}.*System RAM' /proc/iomem); "
+         "echo online $(cat /sys/devices/system/cpu/online); dmesg | grep -iE 'BUG|WARNING:|Oops|call trace' | head; true")
+
+
+def machine_facts(home, cpus, memory, *options, limit=170):
+    """Boot with @cpus and @memory MiB and check that the guest has them."""
+    image = home.have(images.busybox(), "busybox")
+    done = home.run("--cpus", cpus, "-m", f"{memory}m", *options, image, "sh", "-c", FACTS, limit=limit)
+    text = done.text
+    if not equal(done.status, 0, f"{cpus} CPUs and {memory} MiB: a run", done):
+        return done
+    ok(f"cpus {cpus} {cpus}\n" in text, f"the guest has {cpus} CPUs", done)
+    kib = int(text.split("MemTotal:")[1].split()[0])
+    ok(memory * 1024 * 0.6 < kib <= memory * 1024, f"the guest has {memory} MiB, less what its kernel takes", done)
+    ok(memory <= 3072 or "high 1\n" in text, "memory goes on above 4 GiB", done)
+    ok("Trace" not in text and "WARNING" not in text, "its kernel has nothing to complain of", done)
+    return done
+
+
+@case(180)
+def four_cpus_five_gib(home):
+    """Memory on both sides of the hole below 4 GiB, and CPUs that have to be woken."""
+    machine_facts(home, 4, 5120)
+    lib.none_left()
+
+
+@case(150)
+def small(home):
+    machine_facts(home, 1, 128)
+    lib.none_left()
+
+
+@case(600, everyday=False)
+def sizes(home):
+    """The edges of the hole, and numbers of CPUs that are no power of two."""
+    for cpus, memory in ((2, 256), (3, 3071), (1, 3072), (2, 3073), (8, 4096)):
+        machine_facts(home, cpus, memory)
+    lib.none_left()
+
+
+@case(200, everyday=False)
+def tuned(home):
+    kernel = tuned_kernel(home)
+    if not kernel:
+        raise lib.Skip("the tuned kernel is not built (husk kernel build)")
+    for cpus in (1, 2, 4):
+        machine_facts(home, cpus, 512, "--kernel", kernel)
+
+
+@case(400, everyday=False)
+def stock(home):
+    kernel = stock_kernel(home)
+    for cpus in (1, 2, 4):
+        machine_facts(home, cpus, 512, "--kernel", kernel)
+
+
+@case(150)
+def clock_and_random(home):
+    """What has no device of its own elsewhere: the date, randomness, one device of each kind."""
+    image = home.have(images.busybox(), "busybox")
+    done = home.run(image, "sh", "-c", "date +%s; cat /sys/class/misc/hw_random/rng_current 2>&1; head -c 32 /dev/random | wc -c; "
+                    "ls /sys/bus/virtio/devices | wc -l; sleep 1; date +%s")
+    words = done.text.split()
+    now = int(pathlib.Path("/proc/uptime").stat().st_mtime)
+    ok(done.status == 0 and abs(int(words[0]) - now) < 200, "the guest's date is the host's", done)
+    ok("virtio_rng" in done.text or "32" in words, "it has randomness", done)
+    ok(int(words[-2]) >= 4, "its devices sit on virtio", done)
+    ok(1 <= int(words[-1]) - int(words[0]) <= 60, "its clock goes on", done)
