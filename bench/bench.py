@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""bench.py - husk's figures on this machine, one table from one run. usage: bench/bench.py [BUILDDIR] [start|layer|worker|stdout|muxer|doors|doors-vm|lab…]
+"""bench.py - husk's figures on this machine, one table from one run. usage: bench/bench.py [BUILDDIR] [start|layer|worker|stdout|muxer|doors|load|doors-vm|lab…]
 
 start   cold `husk run IMAGE true` (1 and 8 layers) against the bare QEMU with husk's own machine options, kernel and
         command line and an initramfs that only powers off; interleaved, so that both see the same machine
@@ -9,6 +9,7 @@ worker  resident memory of the worker without the guest's RAM, and its CPU time 
 stdout  bytes per second that a workload's stdout delivers to a pipe of the caller
 muxer   the vsock muxer without a guest, against a bare unix socketpair (bench-muxer has more to say)
 doors   from a connection to its first byte through the doors, without a guest (bench-doors)
+load    kernel and initramfs into the `kvm` machine's memory, against read() of the same bytes (bench-load)
 doors-vm  what goes through the doors of a VM, against its own sockets, and what idle connections cost (doors_vm.py)
 lab     the kvm machine against QEMU's microvm on the same KVM, in an emulated host (lab_bench.py)
 
@@ -234,6 +235,20 @@ def doors(home, folder):
         row(f"{name}, first byte without a guest", values, "us", *held.get(name, ()))
 
 
+def load(home, folder):
+    initrd = folder / "load-initrd"
+    initrd.write_bytes(cpio("init", os.urandom(8 << 20)))
+    kernel = next((home.path / "home" / "kernels").glob("linux-*"))
+    for name, what in (("bzimage", "bzImage"), ("image", "unpacked kernel")):
+        say(f"the boot loader, {what}")
+        raw = subprocess.run([BUILD / "bench" / "bench-load", "--raw", kernel / name, initrd], check=True, text=True,
+                             stdout=subprocess.PIPE).stdout
+        loader, bare = ([float(ms) for ms in line.split()] for line in raw.splitlines())
+        ratio = statistics.median(b / a for a, b in zip(loader, bare))
+        row(f"load {what} and initramfs", loader, "ms", f"{ratio:.2f} x as fast as read()", ">= 0.8 x", ratio >= .8)
+        row("  read() of as many bytes", bare, "ms")
+
+
 def table():
     head = ("what", "p50", "p99", "n", "ratio (median of pairs)", "wanted", "met")
     widths = [max(len(r[i]) for r in [head, *ROWS]) for i in range(len(head))]
@@ -242,7 +257,7 @@ def table():
 
 
 def main():
-    parts = {"start": start, "layer": layer, "worker": worker, "stdout": stdout, "muxer": muxer, "doors": doors,
+    parts = {"start": start, "layer": layer, "worker": worker, "stdout": stdout, "muxer": muxer, "doors": doors, "load": load,
              "doors-vm": lambda home, folder: doors_vm.run(home, folder, row, say),
              "lab": lambda home, folder: lab_bench.run(row, say, PAIRS)}
     wanted = sys.argv[2:] or list(parts)

@@ -69,7 +69,8 @@ int memory_discard(struct memory *memory, uint64_t gpa, uint64_t size, struct hu
 
 /**
  * Read @n bytes at @offset of the file @fd, which keeps its own position, into guest memory at @gpa. -EFAULT: not wholly in
- * one region; -ENODATA: the file ends before; or what reading gave. Part of the bytes may then have been read.
+ * one region; -ENODATA: the file ends before; or what reading gave. Part of the bytes may then have been read. One thread at
+ * a time: the position of the memfd is used.
  */
 int memory_read_file(
 	const struct memory *memory, uint64_t gpa, int fd, uint64_t offset, uint64_t n, struct husk_error *err);

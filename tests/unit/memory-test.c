@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* memory-test.c - guest memory: every edge of a region, holes, straddling, overflow */
+/* memory-test.c - guest memory: every edge of a region, holes, straddling, overflow; reading files */
 #include "memory/memory.h"
 
 #include "base/cleanup.h"
@@ -129,11 +129,152 @@ static void test_discard(bool private)
 	memory_destroy(&m);
 }
 
+/** What memory_at() is to say of [@gpa, @gpa + @size), by asking each region. */
+static const void *expected(const struct memory *m, uint64_t gpa, uint64_t size)
+{
+	for (unsigned i = 0; i < m->n_regions; i++) {
+		const struct memory_region *r = &m->regions[i];
+		__extension__ typedef unsigned __int128 wide; /* in which nothing wraps */
+		if (size && gpa >= r->gpa && (wide)gpa + size <= (wide)r->gpa + r->size)
+			return r->host + (gpa - r->gpa);
+	}
+	return NULL;
+}
+
+/** Every range that begins and ends at, just before or just behind an edge, and lengths that wrap. */
+static void test_every_edge(void)
+{
+	static const struct {
+		uint64_t gpa, size;
+	} layout[] = {{4 * GIB, 3 * 4096}, {0, 2 * 4096}, {3 * GIB, GIB / 1024}, {2 * 4096, 4096},
+		{UINT64_MAX - 8191, 4096}, {4 * GIB + 4 * 4096, 4096}};
+	static const uint64_t sizes[] = {0, 1, 2, 4095, 4096, 4097, 1ULL << 31, 1ULL << 32, 1ULL << 63,
+		UINT64_MAX - 4096, UINT64_MAX - 1, UINT64_MAX};
+	struct memory m = {0};
+	uint64_t points[128], offset = 0;
+	unsigned n = 0, wrong = 0, asked = 0, given = 0;
+	int fd = -1;
+	memory_make_fd(2 * MIB, &fd, NULL);
+	memory_init(&m, fd, NULL);
+	for (unsigned i = 0; i < ARRAY_SIZE(layout); i++) {
+		if (memory_add(&m, layout[i].gpa, layout[i].size, offset, NULL) < 0)
+			CHECK(false, "the layout is a good one");
+		offset += layout[i].size;
+		for (uint64_t d = 0; d < 5; d++) {
+			points[n++] = layout[i].gpa + d - 2;
+			points[n++] = layout[i].gpa + layout[i].size + d - 2;
+		}
+	}
+	for (unsigned i = 0; i < n; i++) {
+		for (unsigned j = 0; j < n + ARRAY_SIZE(sizes); j++, asked++) {
+			/* Where the second point lies before the first the length wraps. */
+			uint64_t size = j < n ? points[j] - points[i] : sizes[j - n];
+			const void *at = memory_at(&m, points[i], size);
+			wrong += at != expected(&m, points[i], size);
+			given += at != NULL;
+		}
+	}
+	CHECK(wrong == 0 && asked > 4000 && given > 200, "every range around every edge");
+	bool sorted = m.n_regions == ARRAY_SIZE(layout);
+	for (unsigned i = 1; i < m.n_regions; i++)
+		sorted = sorted && m.regions[i - 1].gpa + m.regions[i - 1].size <= m.regions[i].gpa;
+	CHECK(sorted, "regions added in any order are sorted");
+	memory_destroy(&m);
+}
+
+static void test_overlaps(void)
+{
+	static const struct {
+		uint64_t gpa, size;
+		int rc;
+		const char *what;
+	} cases[] = {
+		{4 * MIB, 2 * MIB, -EEXIST, "the same region again"},
+		{4 * MIB + 4096, 4096, -EEXIST, "one inside it"},
+		{3 * MIB, 4 * MIB, -EEXIST, "one around it"},
+		{4 * MIB - 4096, 2 * 4096, -EEXIST, "one over its first page"},
+		{6 * MIB - 4096, 2 * 4096, -EEXIST, "one over its last page"},
+		{4 * MIB - 4096, 4096, 0, "one that ends where it begins"},
+		{6 * MIB, 4096, 0, "one that begins where it ends"},
+	};
+	struct memory m = {0};
+	int fd = -1;
+	memory_make_fd(8 * MIB, &fd, NULL);
+	memory_init(&m, fd, NULL);
+	memory_add(&m, 4 * MIB, 2 * MIB, 0, NULL);
+	const void *before = memory_at(&m, 4 * MIB, 2 * MIB);
+	unsigned regions = 1;
+	for (unsigned i = 0; i < ARRAY_SIZE(cases); i++) {
+		regions += cases[i].rc == 0;
+		CHECK(memory_add(&m, cases[i].gpa, cases[i].size, 0, NULL) == cases[i].rc && m.n_regions == regions &&
+				memory_at(&m, 4 * MIB, 2 * MIB) == before,
+			cases[i].what);
+	}
+	memory_destroy(&m);
+}
+
+static void test_read_file(void)
+{
+	enum { N = 3 * 4096 + 17 };
+	char bytes[N];
+	struct husk_error err = {0};
+	CLEANUP_FD int file = memfd_create("file", MFD_CLOEXEC);
+	for (unsigned i = 0; i < N; i++)
+		bytes[i] = (char)(i * 31 + i / 4096 + 1);
+	if (write(file, bytes, N) != N)
+		abort();
+	for (unsigned private = 0; private < 2; private ++) {
+		struct memory m = {0};
+		int fd = -1;
+		memory_make_fd(4 * MIB, &fd, NULL);
+		memory_init(&m, fd, NULL);
+		m.private = private;
+		memory_add(&m, 4 * GIB, 64 * 1024, 2 * MIB, NULL);
+		memory_add(&m, 0, 64 * 1024, 0, NULL);
+		uint64_t to = 4 * GIB + 64 * 1024 - N; /* its end is the region's */
+		CHECK(memory_read_file(&m, to, file, 0, N, &err) == 0 && memcmp(memory_at(&m, to, N), bytes, N) == 0,
+			private ? "a file into private memory" : "a file into shared memory");
+		char outside;
+		CHECK(memory_read_file(&m, 1, file, 4095, 4098, &err) == 0 &&
+				memcmp(memory_at(&m, 1, 4098), bytes + 4095, 4098) == 0,
+			"a part of it, nothing aligned");
+		CHECK(!*(char *)memory_at(&m, 0, 1) && !*(char *)memory_at(&m, 4099, 1) &&
+				pread(fd, &outside, 1, 3 * MIB) == 1 && !outside,
+			"and no byte more");
+		CHECK(pread(fd, &outside, 1, 1) == 1 && (outside == 0) == private,
+			"private memory leaves its file alone");
+		CHECK(lseek(file, 0, SEEK_CUR) == N, "the file's position is not used");
+		CHECK(memory_read_file(&m, to + 1, file, 0, N, &err) == -EFAULT, "a byte past the region");
+		CHECK(memory_read_file(&m, GIB, file, 0, 1, &err) == -EFAULT, "into a hole");
+		CHECK(memory_read_file(&m, 0, file, 0, 0, &err) == -EFAULT, "nothing");
+		CHECK(memory_read_file(&m, 0, file, 0, UINT64_MAX, &err) == -EFAULT, "everything");
+		CHECK(memory_read_file(&m, 0, file, 1, N, &err) == -ENODATA && strstr(err.message, "1 bytes too early"),
+			"a byte past the file");
+		CHECK(memory_read_file(&m, 0, file, N, 1, &err) == -ENODATA, "behind the file");
+		CHECK(memory_read_file(&m, 0, file, UINT64_MAX, 1, &err) == -ENODATA, "an offset that is none");
+		CHECK(memory_read_file(&m, 0, file, INT64_MAX, 1, &err) == -ENODATA, "one whose end is none");
+		CHECK(memory_read_file(&m, 0, -1, 0, 1, &err) == -EBADF, "no file");
+		memory_destroy(&m);
+	}
+	struct memory m = {0};
+	int fd = -1, dir = open("/", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	memory_make_fd(MIB, &fd, NULL);
+	memory_init(&m, fd, NULL);
+	memory_add(&m, 0, MIB, 0, NULL);
+	CHECK(memory_read_file(&m, 0, dir, 0, 1, &err) == -EISDIR,
+		"what sendfile(2) cannot read is read the other way");
+	close(dir);
+	memory_destroy(&m);
+}
+
 int main(void)
 {
 	test_discard(false);
 	test_discard(true);
 	test_regions();
 	test_refusals();
+	test_every_edge();
+	test_overlaps();
+	test_read_file();
 	return tap_done();
 }
