@@ -14,6 +14,7 @@
 #include "base/fd.h"
 #include "base/path.h"
 #include "base/tlv.h"
+#include "engine/exec.h"
 #include "engine/initramfs.h"
 #include "engine/kernel.h"
 #include "engine/kernel_modules.h"
@@ -63,6 +64,7 @@ static int put_envelope(const struct husk_vm_config *config, const struct image_
 	rc = rc < 0 ? rc : tlv_put_u32(b, BOOT_LAYERS, (uint32_t)image->n_layers);
 	rc = rc < 0 ? rc : tlv_put_string(b, BOOT_SCRATCH_DEVICE, "vdb");
 	rc = rc < 0 ? rc : tlv_put_u32(b, BOOT_FLAGS, config->read_only ? BOOT_FLAG_READ_ONLY : 0);
+	rc = rc < 0 ? rc : tlv_put_u32(b, BOOT_STOP_SIGNAL, (uint32_t)exec_stop_signal(image->stop_signal));
 	rc = rc < 0 ? rc : tlv_put_string(b, BOOT_HOSTNAME, config->hostname ? config->hostname : id);
 	for (char **volume = image->volumes; volume && *volume && rc == 0; volume++)
 		rc = tlv_put_string(b, BOOT_VOLUME, *volume);

@@ -15,6 +15,9 @@
  *
  * Children are reaped through a signalfd: programs of ours go to exec.c, the rest is what PID 1 inherits.
  *
+ * The power button asks the workload to end, as a host does that stops it; the VM ends with it as ever. Without a workload the
+ * agent ends.
+ *
  * The agent's end is the VM's: the host asked for it, the workload's end was delivered, or the connection that carries the
  * workload broke, after which nobody could learn of its outcome.
  */
@@ -41,6 +44,7 @@
 #define CONNECTIONS_MAX (FORWARDS_MAX + OPERATIONS_MAX)
 #define READ_SIZE (128u << 10)
 #define POWER_DELAY_MS 200 /* for the host to take the OK */
+#define STOP_GRACE_MS 10000 /* between the stop signal and SIGKILL; what container engines give */
 
 static void connection_free(struct connection *c)
 {
@@ -130,12 +134,41 @@ void connection_settle(struct connection *c)
 void agent_end_in(struct agent *agent, const char *why, uint64_t ms)
 {
 	agent->end = why;
+	agent->ending = true;
 	loop_timer_set(&agent->timer, ms);
 }
 
 static void timer_ready(struct loop_watch *watch, uint32_t events)
 {
 	loop_stop(&CONTAINER_OF(watch, struct agent, timer)->loop);
+}
+
+/* ---- the power button ---- */
+
+static void button_pressed(void *data)
+{
+	struct agent *agent = data;
+
+	if (agent->main) {
+		console_debug("the power button was pressed: signal %u", agent->options->stop_signal);
+		exec_signal(agent->main, agent->options->stop_signal);
+		if (!agent->asked)
+			loop_timer_set(&agent->grace, STOP_GRACE_MS);
+		agent->asked = true;
+	} else if (!agent->ending) {
+		agent->end = "the power button was pressed";
+		loop_stop(&agent->loop);
+	}
+}
+
+/** The workload was asked to end and has not. */
+static void grace_over(struct loop_watch *watch, uint32_t events)
+{
+	struct agent *agent = CONTAINER_OF(watch, struct agent, grace);
+
+	loop_timer_set(watch, 0);
+	if (agent->main)
+		exec_signal(agent->main, SIGKILL);
 }
 
 /* ---- frames ---- */
@@ -400,9 +433,12 @@ static void child_ready(struct loop_watch *watch, uint32_t events)
 
 	if (read(watch->fd, &info, sizeof(info)) < 0)
 		return;
-	while ((pid = wait4(-1, &status, WNOHANG, &usage)) > 0)
-		if (!exec_reaped(agent, pid, status, &usage))
+	while ((pid = wait4(-1, &status, WNOHANG, &usage)) > 0) {
+		if (pid == agent->options->late_modules)
+			buttons_open(&agent->buttons, &agent->loop, agent->options->input);
+		else if (!exec_reaped(agent, pid, status, &usage))
 			sync_reaped(agent, pid);
+	}
 }
 
 /** The host has read READY and closes. */
@@ -444,7 +480,13 @@ static void watch_listeners(struct agent *agent)
 int agent_serve(const struct agent_setup *setup, const char **why, struct husk_error *err)
 {
 	struct agent agent = {
-		.setup = &setup->workload, .from_host_only = setup->from_host_only, .end = "the agent's loop ended"};
+		.setup = &setup->workload,
+		.options = setup,
+		.from_host_only = setup->from_host_only,
+		.end = "the agent's loop ended",
+	};
+	agent.buttons.pressed = button_pressed;
+	agent.buttons.data = &agent;
 
 	signal(SIGPIPE, SIG_IGN);
 	agent.spare = open("/", O_PATH | O_CLOEXEC);
@@ -454,6 +496,8 @@ int agent_serve(const struct agent_setup *setup, const char **why, struct husk_e
 	if (rc == 0)
 		rc = loop_timer_open(&agent.loop, &agent.timer, timer_ready, err);
 	if (rc == 0)
+		rc = loop_timer_open(&agent.loop, &agent.grace, grace_over, err);
+	if (rc == 0)
 		rc = loop_add(&agent.loop, &agent.listener, setup->listener, EPOLLIN, listener_ready, err);
 	if (rc == 0 && setup->ready >= 0)
 		rc = loop_add(&agent.loop, &agent.ready, setup->ready, EPOLLIN, ready_done, err);
@@ -461,6 +505,8 @@ int agent_serve(const struct agent_setup *setup, const char **why, struct husk_e
 		rc = forwards_open(&agent.loop, &agent.forwards, err);
 	if (rc == 0)
 		watch_listeners(&agent); /* before the first program can run */
+	if (rc == 0 && setup->late_modules < 0)
+		buttons_open(&agent.buttons, &agent.loop, setup->input);
 	if (rc == 0)
 		rc = loop_run(&agent.loop, err);
 	*why = agent.end;

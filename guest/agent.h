@@ -5,6 +5,7 @@
 
 #include "agent/protocol.h"
 #include "base/loop.h"
+#include "guest/button.h"
 #include "guest/enter.h"
 
 #include <stdbool.h>
@@ -54,11 +55,18 @@ struct agent_setup {
 	int listener; /* taken */
 	bool from_host_only; /* the listener is vsock: peers other than the host are refused */
 	int ready; /* taken: the connection on which READY was sent; -1: none */
+	pid_t late_modules; /* a child whose end may have brought a power button; -1: none */
+	const char *input; /* directory of the input devices */
+	uint32_t stop_signal; /* what the power button sends to the workload */
 };
 
 struct agent {
 	struct loop loop;
 	const struct workload_setup *setup;
+	const struct agent_setup *options;
+	struct buttons buttons;
+	struct loop_watch grace; /* of a workload that the power button asked to end */
+	bool asked; /* it runs, or is over */
 	struct loop_watch listener, child_signal, timer, ready;
 	struct connection *connections;
 	size_t n_connections, n_operations;
@@ -71,6 +79,7 @@ struct agent {
 	struct exec *main; /* the workload, running; NULL before and after */
 	char request[16 << 10]; /* bytes of one read, until a connection has asked for something */
 	bool from_host_only;
+	bool ending; /* something has been said of the end */
 	const char *end; /* why the loop was left */
 };
 

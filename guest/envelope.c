@@ -14,10 +14,12 @@
 
 #include <ctype.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <string.h>
 
 #define SHM_SIZE_DEFAULT (64ull << 20)
 #define NOFILE_DEFAULT 1048576
+#define SIGNAL_MAX 64
 
 enum shape { SHAPE_U32, SHAPE_U64, SHAPE_BYTES, SHAPE_DEVICE, SHAPE_HOSTNAME, SHAPE_MODULE, SHAPE_LATE_MODULE, SHAPE_VOLUME };
 
@@ -42,6 +44,7 @@ static const struct field fields[] = {
 	[BOOT_NOFILE] = {SHAPE_U32, AT(nofile), "open file limit"},
 	[BOOT_TIME_NS] = {SHAPE_U64, AT(time_ns), "time"},
 	[BOOT_ENTROPY] = {SHAPE_BYTES, AT(entropy), "entropy"},
+	[BOOT_STOP_SIGNAL] = {SHAPE_U32, AT(stop_signal), "stop signal"},
 	[BOOT_LATE_MODULE] = {SHAPE_LATE_MODULE, 0, "late module"},
 };
 #undef AT
@@ -119,6 +122,8 @@ static int check(const struct envelope *e, struct husk_error *err)
 		return error_set(err, -EBADMSG, "the boot envelope has unknown flags %#x", e->flags);
 	if (e->nofile < 3)
 		return error_set(err, -EBADMSG, "the boot envelope allows %u open files", e->nofile);
+	if (e->stop_signal < 1 || e->stop_signal > SIGNAL_MAX)
+		return error_set(err, -EBADMSG, "the boot envelope has %u as the stop signal", e->stop_signal);
 	return 0;
 }
 
@@ -127,7 +132,10 @@ int envelope_parse(const void *bytes, size_t size, struct envelope *out, struct 
 	struct tlv_reader reader;
 	struct tlv entry;
 
-	*out = (struct envelope){.shm_size = SHM_SIZE_DEFAULT, .nofile = NOFILE_DEFAULT, .hostname = "husk"};
+	*out = (struct envelope){.shm_size = SHM_SIZE_DEFAULT,
+		.nofile = NOFILE_DEFAULT,
+		.stop_signal = SIGTERM,
+		.hostname = "husk"};
 	int rc = tlv_open(&reader, bytes, size, BOOT_MAGIC, BOOT_VERSION, err);
 	if (rc < 0)
 		return error_prefix(err, "read the boot envelope");

@@ -33,6 +33,7 @@ struct envelope {
 	uint32_t layers;
 	uint32_t flags;
 	uint32_t nofile;
+	uint32_t stop_signal;
 	uint64_t shm_size;
 	uint64_t time_ns; /* 0: not given */
 	struct bytes resolv_conf, hosts, entropy;

@@ -283,7 +283,7 @@ static void input_ready(struct loop_watch *watch, uint32_t events)
 
 /* ---- the client's frames ---- */
 
-static void exec_signal(struct exec *exec, uint32_t number)
+void exec_signal(struct exec *exec, uint32_t number)
 {
 	if (exec->reaped)
 		return;

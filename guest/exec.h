@@ -9,6 +9,8 @@
 void exec_open(struct connection *c, const struct agent_frame *frame);
 /** A further frame of the client. */
 void exec_frame(struct connection *c, const struct agent_frame *frame);
+/** Send signal @number to the program, once it runs. */
+void exec_signal(struct exec *exec, uint32_t number);
 /** The client has gone: kill a joined program's process group. The main workload is the caller's to judge. */
 void exec_abandon(struct exec *exec);
 /** The agent's child @pid has died; true when it was a program of ours. */

@@ -196,6 +196,8 @@ static int serve(
 				.nofile = envelope->nofile,
 			},
 		.from_host_only = true,
+		.input = "/dev/input",
+		.stop_signal = envelope->stop_signal,
 	};
 	allow_files();
 	choose_schedule();
@@ -206,7 +208,7 @@ static int serve(
 	if (setup.ready < 0)
 		return setup.ready;
 	console_debug("ready");
-	modules_load_later(BOOT_MODULES_DIR, envelope->late_modules, envelope->n_late_modules);
+	setup.late_modules = modules_load_later(BOOT_MODULES_DIR, envelope->late_modules, envelope->n_late_modules);
 	return agent_serve(&setup, why, err);
 }
 

@@ -358,6 +358,7 @@ bool vm_message_check(const struct vm_message *m)
 	case VM_MESSAGE_STARTED:
 	case VM_MESSAGE_DRAINING:
 	case VM_CONTROL_KILL:
+	case VM_CONTROL_POWER_BUTTON:
 	case VM_CONTROL_RESIZE:
 		return m->end == VM_END_NONE;
 	case VM_MESSAGE_OUTCOME:

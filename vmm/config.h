@@ -141,6 +141,7 @@ enum vm_message_kind {
 	VM_CONTROL_EXPOSE = 19, /* door, with its descriptors as SCM_RIGHTS; to the supervisor (which gives the id) over
 				   supervisor.sock, and from there to the worker with the listening socket alone */
 	VM_CONTROL_UNEXPOSE = 20, /* door.id, or with id 0 its endpoint */
+	VM_CONTROL_POWER_BUTTON = 21, /* press it */
 };
 
 /** How a VM ended, and why: the reason is what tells a guest's doing from husk's. */

@@ -257,7 +257,10 @@ int workload_accept(void *data, uint32_t port)
 void workload_control(void *data, const struct vm_message *message)
 {
 	struct worker *w = data;
+	struct husk_error err;
 
+	if (message->kind == VM_CONTROL_POWER_BUTTON && w->ops->power(w->machine, MACHINE_POWER_BUTTON, &err) < 0)
+		worker_log(w, "the power button was not pressed: %s", err.message);
 	if (!w->client)
 		return;
 	if (message->kind == VM_CONTROL_SIGNAL)

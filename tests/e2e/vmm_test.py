@@ -6,6 +6,7 @@ The supervisor is started by hand (vmm_launch.py), so that what is tested is hus
 """
 # timeout: 300
 import os
+import select
 import shutil
 import signal
 import socket
@@ -16,7 +17,8 @@ import time
 
 import lib
 from lib import ok
-from vmm_launch import CMDLINE_DEFAULT, KILL, READY, SIGNAL, STARTED, VM, exec_payload, gone, initramfs
+from vmm_launch import (CMDLINE_DEFAULT, KILL, POWER_BUTTON, READY, SIGNAL, STARTED, VM, exec_payload, gone,
+                        initramfs)
 
 HUSK_VMM = str(lib.TOP / "build" / "vmm" / "husk-vmm")
 HUSK_INIT = str(lib.TOP / "build" / "guest" / "husk-init")
@@ -260,6 +262,38 @@ def test_machine(home):
     vm.tell(SIGNAL, 9)
     o = vm.end()
     ok(o and o.end == 2 and o.value == 9, "a signal over the control socket reaches the workload", o)
+
+
+def press(vm):
+    """Press the power button until the VM ends: the guest's driver for it comes some time after READY."""
+    while not vm.outcome:
+        vm.tell(POWER_BUTTON)
+        readable, _, _ = select.select([vm.caller], [], [], 0.3)
+        assert time.monotonic() - vm.begun < 90, vm.log()
+        if readable and not vm.message():
+            break
+    return vm.end()
+
+
+def test_power_button(home):
+    bench = bench_of(home)
+    r, w = os.pipe()
+    vm = bench.vm("sh", "-c", "trap 'echo asked; exit 7' TERM; echo up; while :; do sleep 0.1; done", stdio=(None, w, None))
+    os.close(w)
+    vm.wait_for(STARTED)
+    ok(os.read(r, 10) == b"up\n", "a workload that knows SIGTERM runs")
+    o = press(vm)
+    ok(o and o.end == 1 and o.value == 7 and os.read(r, 100) == b"asked\n", "the power button asks it to end", o)
+    os.close(r)
+    vm = bench.vm("sleep", "100")
+    vm.wait_for(STARTED)
+    o = press(vm)
+    ok(o and o.end == 2 and o.value == 9, "one that does not know SIGTERM is killed once it had its time", o)
+    ok(o.duration_ns > 10e9, "which is ten seconds", o.duration_ns)
+    vm = bench.vm()
+    vm.wait_for(READY)
+    o = press(vm)
+    ok(o and o.end == 1 and o.value == 0, "without a workload the guest powers off", o)
 
 
 lib.main(globals())

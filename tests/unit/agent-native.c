@@ -12,6 +12,7 @@
 
 #include <fcntl.h>
 #include <sched.h>
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/mount.h>
@@ -39,6 +40,9 @@ int main(int argc, char **argv)
 				.nofile = 512,
 			},
 		.ready = -1,
+		.late_modules = -1,
+		.input = "/nonexistent", /* no button of this machine's */
+		.stop_signal = SIGTERM,
 	};
 	prctl(PR_SET_PDEATHSIG, 9);
 	if (unshare(CLONE_NEWNS) < 0 || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0 ||

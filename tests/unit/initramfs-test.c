@@ -89,6 +89,9 @@ static void test_envelope(void)
 	CHECK(refused(BOOT_HOSTNAME, "a b") && refused(BOOT_HOSTNAME, "a\n"), "odd host names are refused");
 	CHECK(refused(BOOT_LAYERS, "\x80\0\0") && refused(BOOT_LAYERS, "abc"), "layers out of range are refused");
 	CHECK(refused(BOOT_FLAGS, "\xff\xff\xff\xff"), "unknown flags are refused");
+	CHECK(parse(BOOT_STOP_SIGNAL, "\x22\0\0", 4, &e) == 0 && e.stop_signal == 34, "a stop signal reads");
+	envelope_free(&e);
+	CHECK(refused(BOOT_STOP_SIGNAL, "\x41\x01\x01\x01"), "one out of range is refused");
 	CHECK(refused(99, "x"), "unknown tags are refused");
 	CHECK(envelope_parse("", 0, &e, &err) < 0, "nothing is no envelope");
 }
