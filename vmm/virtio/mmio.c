@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* mmio.c - the virtio-mmio transport (theory of operation: mmio.h) */
-#include "vmm/virtio/mmio.h"
+#include "vmm/virtio/mmio_internal.h"
 
 #include "base/cleanup.h"
 
@@ -14,31 +14,16 @@
 #define MAGIC 0x74726976u /* "virt" */
 #define VERSION 2
 #define VENDOR 0x4b535548u /* "HUSK" */
-#define QUEUE_NUM_MAX 256
 #define SHM_NONE 0xffffffffu /* §4.2.2: the length of a region that does not exist */
-
-/** Where the driver puts a queue. */
-struct mmio_queue {
-	uint32_t num;
-	uint64_t desc, avail, used;
-	bool ready; /* the driver's word; it runs from DRIVER_OK on */
-};
-
-struct virtio_mmio {
-	struct virtio_mmio_setup setup;
-	struct virtio_device *device; /* NULL: a spare slot */
-	struct loop_watch kick; /* an eventfd, owned */
-	uint32_t status;
-	uint32_t interrupt_status; /* atomic */
-	uint32_t device_features_sel, driver_features_sel, queue_sel;
-	uint64_t driver_features;
-	uint32_t generation;
-	struct mmio_queue queues[VIRTIO_QUEUES_MAX];
-};
 
 static uint64_t offered(const struct virtio_mmio *s)
 {
 	return s->device->ops->features(s->device) | VIRTIO_QUEUE_FEATURES;
+}
+
+bool mmio_acceptable(const struct virtio_mmio *s, uint64_t features)
+{
+	return !(features & ~offered(s)) && features >> VIRTIO_F_VERSION_1 & 1; /* no driver of before 1.0 */
 }
 
 static bool has(const struct virtio_mmio *s, uint32_t bit)
@@ -59,7 +44,7 @@ static void raise_interrupt(struct virtio_mmio *s, uint32_t why)
 	s->setup.interrupt(s->setup.data);
 }
 
-static void ring(struct virtio_mmio *s)
+void mmio_ring(struct virtio_mmio *s)
 {
 	uint64_t one = 1;
 	(void)!write(s->kick.fd, &one, sizeof(one)); /* full: its reader is awake already */
@@ -74,7 +59,7 @@ static void mmio_notify(void *transport, unsigned queue)
 static void mmio_again(void *transport, unsigned queue)
 {
 	(void)queue;
-	ring(transport);
+	mmio_ring(transport);
 }
 
 static void mmio_needs_reset(void *transport, const char *why)
@@ -117,7 +102,7 @@ static void on_kick(struct loop_watch *watch, uint32_t events)
 
 /* ---- status ---- */
 
-static void reset(struct virtio_mmio *s)
+void mmio_reset(struct virtio_mmio *s)
 {
 	virtio_reset(s->device);
 	s->status = 0;
@@ -135,10 +120,10 @@ static void start_queue(struct virtio_mmio *s, unsigned i)
 
 	if (!q->ready || s->device->queues[i].ready)
 		return;
-	if (virtqueue_start(&s->device->queues[i], s->setup.memory, &setup, NULL) < 0)
+	if (q->num > MMIO_QUEUE_NUM_MAX || virtqueue_start(&s->device->queues[i], s->setup.memory, &setup, NULL) < 0)
 		virtio_broken(s->device, "a queue lies where none can be");
 	else
-		ring(s); /* buffers may wait already */
+		mmio_ring(s); /* buffers may wait already */
 }
 
 static void drive(struct virtio_mmio *s)
@@ -153,12 +138,11 @@ static void write_status(struct virtio_mmio *s, uint32_t value)
 	uint32_t added = value & ~s->status & 0xff & ~(uint32_t)VIRTIO_CONFIG_S_NEEDS_RESET;
 
 	if (!value) {
-		reset(s);
+		mmio_reset(s);
 		return;
 	}
 	if (added & VIRTIO_CONFIG_S_FEATURES_OK) {
-		bool ok = !(s->driver_features & ~offered(s)) && s->driver_features >> VIRTIO_F_VERSION_1 & 1;
-		added &= ok ? ~0u : ~(uint32_t)VIRTIO_CONFIG_S_FEATURES_OK;
+		added &= mmio_acceptable(s, s->driver_features) ? ~0u : ~(uint32_t)VIRTIO_CONFIG_S_FEATURES_OK;
 	}
 	if ((added & VIRTIO_CONFIG_S_DRIVER_OK) && !((s->status | added) & VIRTIO_CONFIG_S_FEATURES_OK))
 		added &= ~(uint32_t)VIRTIO_CONFIG_S_DRIVER_OK;
@@ -177,7 +161,7 @@ static uint32_t read_register(struct virtio_mmio *s, uint32_t offset)
 	case VIRTIO_MMIO_DEVICE_FEATURES:
 		return s->device_features_sel > 1 ? 0 : (uint32_t)(offered(s) >> 32 * s->device_features_sel);
 	case VIRTIO_MMIO_QUEUE_NUM_MAX:
-		return q ? QUEUE_NUM_MAX : 0;
+		return q ? MMIO_QUEUE_NUM_MAX : 0;
 	case VIRTIO_MMIO_QUEUE_READY:
 		return q && q->ready;
 	case VIRTIO_MMIO_INTERRUPT_STATUS:
@@ -286,7 +270,7 @@ static void write_register(struct virtio_mmio *s, uint32_t offset, uint32_t valu
 		write_queue_ready(s, value & 1);
 		break;
 	case VIRTIO_MMIO_QUEUE_NOTIFY:
-		ring(s);
+		mmio_ring(s);
 		break;
 	case VIRTIO_MMIO_INTERRUPT_ACK:
 		__atomic_and_fetch(&s->interrupt_status, ~value, __ATOMIC_SEQ_CST);

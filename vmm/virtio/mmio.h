@@ -50,4 +50,14 @@ void virtio_mmio_write(struct virtio_mmio *slot, uint64_t offset, const void *by
 /** True for an offset whose write runs the device's code. */
 bool virtio_mmio_reaches_device(uint64_t offset);
 
+#define VIRTIO_MMIO_STATE_MAX (VIRTIO_STATE_MAX + 4096)
+
+/** Append an envelope (base/tlv.h) to @out with the registers and, in virtio_save()'s form, the device. Nothing may run
+ *  meanwhile. 0 or a negative errno. */
+int virtio_mmio_save(const struct virtio_mmio *slot, struct buffer *out);
+/** The reverse, on a slot with a device made with the same setup (or a spare one), over memory with the content of that time.
+ *  Every byte is checked; registers and device have to agree with one another. Rings the doorbell, and raises the line when
+ *  the driver had not acknowledged all. On failure the slot and its device are reset. */
+int virtio_mmio_load(struct virtio_mmio *slot, const void *bytes, size_t n, struct husk_error *err);
+
 #endif
