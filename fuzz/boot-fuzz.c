@@ -44,11 +44,14 @@ struct choice {
 static const uint64_t ram_sizes[] = {MIB + PAGE, 2 * MIB, 16 * MIB, 17 * MIB + PAGE, 64 * MIB, X86_HOLE - PAGE,
 	X86_HOLE, X86_HOLE + PAGE, X86_HIGH, 5ull << 30};
 
-static void must(bool ok)
+static void must_at(bool ok, const char *what)
 {
-	if (!ok)
-		abort();
+	if (ok)
+		return;
+	fprintf(stderr, "boot-fuzz: not so: %s\n", what);
+	abort();
 }
+#define must(condition) must_at(condition, #condition)
 
 static int bytes_fd(const uint8_t *data, size_t size, uint64_t at_least)
 {

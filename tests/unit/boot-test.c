@@ -209,8 +209,10 @@ static void test_bzimage_refusals(void)
 		{"more to load than there is", "cut off", 0x1f4, 4, 0x10000000, 64 * MIB, -EINVAL},
 		{"setup code longer than the file", "cut off", 0x1f1, 1, 255, 64 * MIB, -EINVAL},
 		{"init_size beyond memory", "give it more with -m", 0x260, 4, 0x10000000, 64 * MIB, -ENOMEM},
-		{"init_size to the hole", "where no VM of any size has RAM", 0x260, 4, 0xf0000000, 5 * GIB, -EINVAL},
-		{"an address in the hole", "where no VM of any size has RAM", 0x258, 8, 0xd0000000, 5 * GIB, -EINVAL},
+		{"init_size to the hole", "has to lie below 0xc0000000", 0x260, 4, 0xf0000000, 5 * GIB, -EINVAL},
+		{"an address in the hole", "has to lie below 0xc0000000", 0x258, 8, 0xd0000000, 5 * GIB, -EINVAL},
+		{"an address above 4 GiB, where there is RAM", "has to lie below 0xc0000000", 0x258, 8, X86_HIGH,
+			5 * GIB, -EINVAL},
 		{"an address that wraps when aligned", "broken", 0x258, 8, UINT64_MAX - 10, 64 * MIB, -EINVAL},
 		{"an address that wraps with its size", "broken", 0x258, 8, 0xffffffffffe00000, 64 * MIB, -EINVAL},
 		{"a VM without room", "it needs 33 MiB (17 MiB from 0x1000000 on), the VM has 32", 0x260, 4,
@@ -247,8 +249,6 @@ static void test_bzimage_edges(void)
 	vm_destroy(&vm);
 	put_le64(image.bytes + 0x258, 16 * MIB - 4095);
 	refused(16 * MIB, &image, 0, -ENOMEM, "give it more with -m", "and one byte beyond");
-	put_le64(image.bytes + 0x258, X86_HIGH);
-	put_le32(image.bytes + 0x260, 0);
 	image_free(&image);
 
 	image = make_bzimage();
@@ -339,11 +339,11 @@ static void test_elf_refusals(void)
 		{"no memory for bytes", "the file is broken", TEXT + MEMSZ, 8, 0, -EINVAL},
 		{"memory that wraps", "no range of memory", TEXT + MEMSZ, 8, UINT64_MAX, -EINVAL},
 		{"memory beyond the VM", "give it more with -m", DATA + MEMSZ, 8, 64 * MIB, -ENOMEM},
-		{"memory into the hole", "where no VM of any size", DATA + MEMSZ, 8, 4 * GIB, -EINVAL},
+		{"memory into the hole", "has to lie below 0xc0000000", DATA + MEMSZ, 8, 4 * GIB, -EINVAL},
 		{"an address in the first MiB", "the first MiB is the machine's", TEXT + PADDR, 8, MIB - 1, -EINVAL},
 		{"address 0", "the first MiB is the machine's", TEXT + PADDR, 8, 0, -EINVAL},
 		{"an address that wraps", "no range of memory", TEXT + PADDR, 8, UINT64_MAX - 10, -EINVAL},
-		{"an address above 4 GiB", "where no VM of any size", TEXT + PADDR, 8, 8 * GIB, -EINVAL},
+		{"an address above 4 GiB", "has to lie below 0xc0000000", TEXT + PADDR, 8, 8 * GIB, -EINVAL},
 		{"segments that overlap by a byte", "overlap", DATA + PADDR, 8, ELF_TEXT + ELF_TEXT_SIZE - 1, -EINVAL},
 		{"one segment twice", "overlap", DATA + PADDR, 8, ELF_TEXT, -EINVAL},
 		{"notes behind the file", "cut off", NOTES + OFFSET, 8, 1 << 20, -EINVAL},
@@ -364,6 +364,11 @@ static void test_elf_refusals(void)
 	struct image image = make_elf(false);
 	put_le64(image.bytes + 24, 0xffffffff81000000);
 	refused(64 * MIB, &image, 0, -EINVAL, "64-bit entry 0xffffffff81000000", "a virtual address as its entry");
+	image_free(&image);
+	image = make_elf(false);
+	put_le64(image.bytes + 64 + 56 + 24, X86_HIGH);
+	refused(5 * GIB, &image, 0, -EINVAL, "has to lie below 0xc0000000",
+		"a segment above 4 GiB, where there is RAM");
 	image_free(&image);
 	image = make_elf(true);
 	for (size_t n = 4; n < ELF_DATA_AT + ELF_DATA_SIZE; n += 53) {

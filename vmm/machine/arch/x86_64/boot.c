@@ -90,7 +90,7 @@ static bool overlap(uint64_t a, uint64_t a_size, uint64_t b, uint64_t b_size)
 	return a < b + b_size && b < a + a_size;
 }
 
-/** Why [@gpa, @gpa + @size) is not RAM, in words that help. */
+/** Why a kernel cannot have [@gpa, @gpa + @size), in words that help. */
 static int refuse_range(const struct memory *memory, uint64_t gpa, uint64_t size, struct husk_error *err)
 {
 	uint64_t end = gpa + size, ram = boot_ram(memory);
@@ -102,8 +102,8 @@ static int refuse_range(const struct memory *memory, uint64_t gpa, uint64_t size
 			mib(end), mib(size), gpa, ram / MIB);
 	return error_set(err, -EINVAL,
 		"load the kernel: it wants %" PRIu64 " MiB of memory at 0x%" PRIx64
-		", where no VM of any size has RAM for it: that file is broken, or made for another machine",
-		mib(size), gpa);
+		", but a kernel has to lie below 0x%llx in every VM: the file is broken, or made for another machine",
+		mib(size), gpa, X86_HOLE);
 }
 
 int boot_plan_add(struct boot_plan *plan, const struct boot_file *kernel, const struct memory *memory,
@@ -130,7 +130,8 @@ int boot_plan_add(struct boot_plan *plan, const struct boot_file *kernel, const 
 			"load the kernel: it wants to lie at 0x%" PRIx64
 			", but the first MiB is the machine's: it is no kernel for a VM",
 			piece->gpa);
-	if (!memory_at(memory, piece->gpa, piece->size))
+	/* There is RAM above the hole, but neither way to enter has it mapped. */
+	if (end > X86_HOLE || !memory_at(memory, piece->gpa, piece->size))
 		return refuse_range(memory, piece->gpa, piece->size, err);
 	for (unsigned i = 0; i < plan->n_pieces; i++)
 		if (overlap(piece->gpa, piece->size, plan->pieces[i].gpa, plan->pieces[i].size))
