@@ -5,7 +5,7 @@
 #   make build       build into build/
 #   make test        the suite of every day: unit and device tests under sanitizers, then real VMs
 #   make test-kvm    of these the KVM machine's: in a lab, or on this machine where its KVM runs guests
-#   make test-full   the same and the long sweeps
+#   make test-full   the same and the long sweeps; builds the tuned guest kernel, once
 #   make bench       the figures, as a table
 #   make install     into PREFIX (/usr/local), DESTDIR is honoured
 
@@ -33,7 +33,7 @@ test-kvm:
 	@python3 tests/lab/lab.py run
 
 test-full:
-	@scripts/need.sh build demo test
+	@scripts/need.sh build demo test kernel
 	@scripts/test.sh --full
 
 bench:

@@ -1,9 +1,11 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""bench.py - husk's figures on this machine, one table from one run. usage: bench/bench.py [BUILDDIR] [start|layer|worker|stdout|muxer|doors|load|doors-vm|lab…]
+"""bench.py - husk's figures on this machine, one table from one run. usage: bench/bench.py [BUILDDIR] [start|layer|worker|stdout|muxer|doors|load|doors-vm|kernel|lab…]
 
 start   cold `husk run IMAGE true` (1 and 8 layers) against the bare QEMU with husk's own machine options, kernel and
         command line and an initramfs that only powers off; interleaved, so that both see the same machine
+kernel  kernel to init on the qemu machine, bare QEMU as above and whole `husk run`: the tuned kernel against the distribution's,
+        interleaved; by the guest's clock, from the kernel's first look at it to init, and by the host's, the whole process
 layer   a Debian root (one gzip layer) from an OCI layout into the store, against `umoci unpack` of the same image
 worker  resident memory of the worker without the guest's RAM, and its CPU time until its doors are open
 stdout  bytes per second that a workload's stdout delivers to a pipe of the caller
@@ -70,8 +72,7 @@ def cpio(name, data, mode=0o100755):
 
 
 def bare_qemu(home, image, folder):
-    """Two command lines of husk's own QEMU, taken from a live one, without devices and descriptors: with the package's
-    bzImage, and with the ELF that husk unpacks from it once and boots."""
+    """The command line of husk's own QEMU, taken from a live one, without devices, descriptors and kernel; its init powers off."""
     running = home.start("run", "--quiet", image, "sh", "-c", "echo ready; exec sleep 1000")
     running.wait_for(b"ready\n")
     pid = running.processes()["qemu"]
@@ -84,14 +85,17 @@ def bare_qemu(home, image, folder):
             given[option] = value
     machine = given.pop("-M", None) or given.pop("-machine", "q35")
     machine = ",".join(part for part in machine.split(",") if not part.startswith("memory-backend"))
-    kernel = next((home.path / "home" / "kernels").glob("linux-*"))
     subprocess.run(["musl-gcc", "-static", "-Os", "-o", folder / "init", TOP / "bench" / "poweroff.c"], check=True)
     (folder / "initrd").write_bytes(cpio("init", (folder / "init").read_bytes()))
     command = [words[0], "-M", machine, "-m", "512M", "-nodefaults", "-no-user-config", "-display", "none", "-nic", "none",
                "-no-reboot", "-initrd", str(folder / "initrd")]
     for option, value in given.items():
         command += [option, value]
-    return [command + ["-kernel", str(kernel / name)] for name in ("bzimage", "image")]
+    return command
+
+
+def kernel_path(home, kind):
+    return next((home.path / "home" / "kernels").glob(f"{kind}-*"))
 
 
 def eight_layers(folder):
@@ -103,7 +107,9 @@ def eight_layers(folder):
 def start(home, folder):
     home.have(images.busybox(), "one")
     home.have(eight_layers(folder), "eight")
-    bare, bare_elf = bare_qemu(home, "one", folder)
+    # With the package's bzImage, and with the ELF that husk unpacks from it once and boots.
+    base, distribution = bare_qemu(home, "one", folder), kernel_path(home, "linux")
+    bare, bare_elf = (base + ["-kernel", str(distribution / name)] for name in ("bzimage", "image"))
     times = {"bare QEMU, bzImage": [], "bare QEMU, unpacked": [], "husk run, 1 layer": [], "husk run, 8 layers": []}
     commands = (bare, bare_elf, [lib.HUSK, "run", "--quiet", "--machine", "qemu", "one", "true"],
                 [lib.HUSK, "run", "--quiet", "--machine", "qemu", "eight", "true"])
@@ -113,14 +119,42 @@ def start(home, folder):
             seconds = timed(command, env=home.environment())
             if i:  # the first round fills the page cache
                 times[name].append(seconds)
-    base = times["bare QEMU, bzImage"]
+    first = times["bare QEMU, bzImage"]
     for name in list(times)[:2]:
         row(name, times[name], "s")
     for name in list(times)[2:]:
-        ratio = statistics.median(a / b for a, b in zip(times[name], base))
+        ratio = statistics.median(a / b for a, b in zip(times[name], first))
         same = statistics.median(a / b for a, b in zip(times[name], times["bare QEMU, unpacked"]))
         row(name, times[name], "s", f"{ratio:.2f} x bzImage", "<= 1.25 x", ratio <= 1.25)
         row("  against the unpacked kernel", times[name], "s", f"{same:.2f} x unpacked", "<= 1.25 x", same <= 1.25)
+
+
+def kernel(home, folder):
+    home.have(images.busybox(), "one")
+    try:
+        tuned = home.take_tuned()
+    except lib.Skip as why:
+        say(f"kernel: {why}")
+        return
+    base = bare_qemu(home, "one", folder) + ["-serial", "stdio", "-kernel"]
+    kinds = {"distribution": kernel_path(home, "linux"), "tuned": kernel_path(home, "husk")}
+    inside, whole, runs = ({kind: [] for kind in kinds} for _ in range(3))
+    for i in range(PAIRS + 1):
+        say(f"kernels, round {i} of {PAIRS} ({tuned})")
+        for kind, path in kinds.items():
+            begun = time.monotonic()
+            told = subprocess.run(base + [str(path / "image")], check=True, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE).stdout
+            seconds = time.monotonic() - begun
+            run = timed([lib.HUSK, "run", "--quiet", "--machine", "qemu", "--kernel", path.name, "one", "true"],
+                        env=home.environment())
+            if i:  # the first round fills the page cache
+                inside[kind].append(float(re.search(rb"init at ([0-9.]+)", told)[1]))
+                whole[kind].append(seconds), runs[kind].append(run)
+    for what, times in (("kernel to init, the guest's clock", inside), ("bare QEMU until init powers off", whole),
+                        ("husk run, true", runs)):
+        for kind in kinds:
+            ratio = statistics.median(a / b for a, b in zip(times[kind], times["distribution"]))
+            row(f"{what}, {kind} kernel", times[kind], "s", "" if kind == "distribution" else f"{ratio:.2f} x distribution")
 
 
 PEAK = """import resource, subprocess, sys
@@ -259,7 +293,8 @@ def table():
 def main():
     parts = {"start": start, "layer": layer, "worker": worker, "stdout": stdout, "muxer": muxer, "doors": doors, "load": load,
              "doors-vm": lambda home, folder: doors_vm.run(home, folder, row, say),
-             "lab": lambda home, folder: lab_bench.run(row, say, PAIRS)}
+             "lab": lambda home, folder: lab_bench.run(row, say, PAIRS),
+             "kernel": kernel}  # last: it brings a kernel into the home that the others would boot, too
     wanted = sys.argv[2:] or list(parts)
     with lib.Home() as home, tempfile.TemporaryDirectory(prefix="husk-bench-") as folder:
         for name in wanted:

@@ -136,7 +136,7 @@ int husk_kernel_fetch(struct husk *husk, int progress_fd, char **id, struct husk
 int husk_kernel_build(struct husk *husk, const char *fragment, int progress_fd, char **id, struct husk_error *err);
 /** The id of the kernel that VMs boot: the newest tuned one, else the newest fetched one; or -ENOENT. */
 int husk_kernel_find(struct husk *husk, char **id, struct husk_error *err);
-/** All kernels as a JSON array, newest first: {id, flavor ("tuned" or "distribution"), created, used, reason}. */
+/** All kernels as a JSON array, newest first: {id, flavor ("tuned" or "distribution"), path, created, used, reason}. */
 int husk_kernel_list(struct husk *husk, char **json, struct husk_error *err);
 
 /* ---- doors: sockets of the host that lead into a VM ---- */

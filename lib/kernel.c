@@ -2,6 +2,7 @@
 /* kernel.c - guest kernels in the public API */
 #include "engine/kernel.h"
 #include "base/cleanup.h"
+#include "base/path.h"
 #include "engine/engine.h"
 
 #include <jansson.h>
@@ -16,14 +17,15 @@ int husk_kernel_build(struct husk *husk, const char *fragment, int progress_fd, 
 	return kernel_build(husk->home, fragment, progress_fd, id, err);
 }
 
-static json_t *entry_json(const struct kernel_entry *e)
+static json_t *entry_json(const char *home, const struct kernel_entry *e)
 {
+	CLEANUP_FREE char *path = path_format("%s/kernels/%s", home, e->id);
 	char made[32];
 	struct tm tm;
 	gmtime_r(&e->made.tv_sec, &tm);
 	strftime(made, sizeof(made), "%Y-%m-%dT%H:%M:%SZ", &tm);
-	return json_pack("{s:s, s:s, s:s, s:b, s:s}", "id", e->id, "flavor", e->tuned ? "tuned" : "distribution",
-		"created", made, "used", e->used, "reason", e->why);
+	return json_pack("{s:s, s:s, s:s, s:s, s:b, s:s}", "id", e->id, "flavor", e->tuned ? "tuned" : "distribution",
+		"path", path, "created", made, "used", e->used, "reason", e->why);
 }
 
 int husk_kernel_list(struct husk *husk, char **json, struct husk_error *err)
@@ -35,7 +37,7 @@ int husk_kernel_list(struct husk *husk, char **json, struct husk_error *err)
 		return rc;
 	json_t *array = json_array();
 	for (size_t i = 0; i < n && rc == 0; i++)
-		rc = json_array_append_new(array, entry_json(&list[i])) < 0 ? -ENOMEM : 0;
+		rc = json_array_append_new(array, entry_json(husk->home, &list[i])) < 0 ? -ENOMEM : 0;
 	*json = rc == 0 ? json_dumps(array, JSON_INDENT(2)) : NULL;
 	json_decref(array);
 	kernel_list_free(list, n);

@@ -1,6 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
 # debian-root.sh - a Debian root file system as a tar, made once per machine; prints its path.
+# usage: scripts/debian-root.sh [PACKAGE...]    packages beside the essential ones
 #
 # Lives in the user's cache directory under the digest of this recipe, so that another recipe makes another file. Packages
 # come from where this machine's apt gets them. Root is not needed: fakechroot stands in.
@@ -8,7 +9,8 @@ set -eu
 export LC_ALL=C
 
 cache=${XDG_CACHE_HOME:-${HOME:-/tmp}/.cache}/husk
-key=$(sha256sum <"$0" | cut -c1-16)
+key=$({ cat "$0" && echo "$*"; } | sha256sum | cut -c1-16)
+more=$(echo "$*" | tr ' ' ,)
 tar=$cache/debian-$key.tar
 if [ -s "$tar" ]; then
 	echo "$tar"
@@ -36,9 +38,9 @@ sources=$(apt-get indextargets --format 'deb $(REPO_URI) $(RELEASE) $(COMPONENT)
 # TMPDIR: apt unpacks as its sandbox user, which must be able to get there.
 if [ -n "$sources" ]; then
 	printf '%s\n' "$sources" |
-		TMPDIR=/tmp mmdebstrap --mode="$mode" --variant=essential bookworm "$part" - 9>&- >&2
+		TMPDIR=/tmp mmdebstrap --mode="$mode" --variant=essential --include="$more" bookworm "$part" - 9>&- >&2
 else
-	TMPDIR=/tmp mmdebstrap --mode="$mode" --variant=essential bookworm "$part" </dev/null 9>&- >&2
+	TMPDIR=/tmp mmdebstrap --mode="$mode" --variant=essential --include="$more" bookworm "$part" </dev/null 9>&- >&2
 fi
 mv "$part" "$tar"
 echo "$tar"

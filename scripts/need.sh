@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # need.sh - Debian packages per purpose: install what is missing, or say the one line that does.
 #
-# usage: scripts/need.sh build|demo|test...
+# usage: scripts/need.sh build|demo|test|kernel...
 # As root, or with a sudo that asks for no password, missing packages are installed. Otherwise one line that begins with
 # `apt-get update` goes to standard output and the exit status is 1. Nothing is touched when nothing is missing.
 set -eu
@@ -17,6 +17,8 @@ demo='qemu-system-x86 e2fsprogs kmod xz-utils lz4 dpkg apt ca-certificates mmdeb
 # What the end-to-end tests and the benches compare with and write images with.
 test='git acpica-tools strace busybox-static cpio squashfs-tools squashfs-tools-ng docker-registry skopeo umoci buildah gdisk socat
 	zstd util-linux libasan8 libubsan1 s6 curl wrk redis-tools postgresql-client openssl libarchive-tools attr'
+# What `husk kernel build` compiles the tuned guest kernel with, beside gcc and make.
+kernel='binutils flex bison bc libelf-dev perl tar gzip xz-utils'
 
 wanted=
 for purpose; do
@@ -24,8 +26,9 @@ for purpose; do
 	build) wanted="$wanted $build" ;;
 	demo) wanted="$wanted $demo" ;;
 	test) wanted="$wanted $test" ;;
+	kernel) wanted="$wanted $kernel" ;;
 	*)
-		echo "need.sh: unknown purpose '$purpose'; they are build, demo and test" >&2
+		echo "need.sh: unknown purpose '$purpose'; they are build, demo, test and kernel" >&2
 		exit 2
 		;;
 	esac

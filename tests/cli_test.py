@@ -58,7 +58,7 @@ COMP_WORDS=(husk kernel ""); COMP_CWORD=2; _husk; echo "${COMPREPLY[*]}"
 COMP_WORDS=(husk im); COMP_CWORD=1; _husk; echo "${COMPREPLY[*]}"
 """
 out = subprocess.run(["bash", "-c", script], stdout=subprocess.PIPE).stdout.decode().splitlines()
-check(out == ["missing always never", "fetch list", "images import image"], "bash completes choices, second words and verbs", out)
+check(out == ["missing always never", "fetch build list", "images import image"], "bash completes choices, second words and verbs", out)
 
 check(husk("version")[1] == "husk 0.1.0\n" and husk("--version")[1] == "husk 0.1.0\n", "the version")
 refused(["imags"], 1, "did you mean 'husk images'")

@@ -35,8 +35,8 @@ def sha256(data):
 
 def recipe():
     """What the images are made from; another recipe makes another directory."""
-    parts = [(HERE / "images.py").read_bytes(), (HERE / "guest" / "vs.c").read_bytes(),
-             (HERE / "guest" / "peer.c").read_bytes(), (HERE / "guest" / "tcp.c").read_bytes(), SERVICES.read_bytes()]
+    parts = [(HERE / "images.py").read_bytes(), SERVICES.read_bytes(),
+             *(file.read_bytes() for file in sorted((HERE / "guest").iterdir()))]
     parts.append(pathlib.Path(busybox_binary()).read_bytes())
     return hashlib.sha256(b"".join(parts)).hexdigest()[:16]
 
@@ -180,11 +180,46 @@ def busybox_layer():
     return layer.done()
 
 
+def debian_root(*packages):
+    """Path of a tar with Debian's essential packages and @packages."""
+    script = lib.TOP / "scripts" / "debian-root.sh"
+    made = subprocess.run([script, *packages], check=True, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL)
+    return pathlib.Path(made.stdout.decode().strip())
+
+
 def debian():
     """The root file system that the demo makes, too."""
-    script = lib.TOP / "scripts" / "debian-root.sh"
-    made = subprocess.run([script], check=True, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL)
-    return "tar:" + made.stdout.decode().strip()
+    return f"tar:{debian_root()}"
+
+
+# What a container engine would hand to crun: every namespace, limits, a seccomp filter, an overlay as root.
+CONTAINER = {
+    "ociVersion": "1.0.0", "hostname": "contained", "root": {"path": "rootfs"},
+    "process": {"terminal": False, "cwd": "/", "user": {"uid": 0, "gid": 0}, "env": ["PATH=/bin"], "noNewPrivileges": True,
+                "capabilities": {name: ["CAP_CHOWN", "CAP_NET_BIND_SERVICE"] for name in ("bounding", "effective", "permitted")},
+                "args": ["/bin/sh", "-c", """echo pid $$; echo host $(busybox hostname); cd /sys/fs/cgroup
+                         echo memory $(busybox cat memory.max); echo pids $(busybox cat pids.max)
+                         echo seccomp $(busybox awk '/^Seccomp:/ {print $2}' /proc/self/status)
+                         echo links $(busybox ls /sys/class/net); busybox mkdir /tmp/made || echo no mkdir"""]},
+    "mounts": [{"destination": "/proc", "type": "proc", "source": "proc"},
+               {"destination": "/dev", "type": "tmpfs", "source": "tmpfs", "options": ["mode=755"]},
+               {"destination": "/sys", "type": "sysfs", "source": "sysfs", "options": ["ro"]},
+               {"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup", "options": ["ro"]}],
+    "linux": {"cgroupsPath": "/contained", "resources": {"memory": {"limit": 32 << 20}, "pids": {"limit": 16}},
+              "namespaces": [{"type": name} for name in ("pid", "network", "ipc", "uts", "mount", "cgroup")],
+              "seccomp": {"defaultAction": "SCMP_ACT_ALLOW", "architectures": ["SCMP_ARCH_X86_64"],
+                          "syscalls": [{"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_ERRNO"}]}}}
+
+
+@once
+def workloads(path):
+    """Debian with what containers, rule sets and file systems are made by, and guest/workloads.sh, which makes them."""
+    root = debian_root("nftables", "iptables", "iproute2", "iputils-ping", "kmod", "crun", "busybox-static", "squashfuse", "fuse3",
+                       "squashfs-tools", "erofs-utils", "e2fsprogs")
+    layer = Layer().directory("test")
+    layer.add("usr/local/bin/bpf", compiled("bpf").read_bytes(), 0o755).add("test/config.json", json.dumps(CONTAINER))
+    layer.add("test/workloads", (HERE / "guest" / "workloads.sh").read_bytes(), 0o755)
+    write_layout(path, [root.read_bytes(), layer.done()], {"Entrypoint": ["/test/workloads"]}, compress="")
 
 
 # Four services of Debian, each on a port of its own, as a user of its own, with nothing written to a disk before it answers.

@@ -10,6 +10,7 @@ The suite makes itself the reaper of its descendants, so "no process is left" me
 import contextlib
 import ctypes
 import fcntl
+import json
 import os
 import pathlib
 import select
@@ -277,6 +278,27 @@ class Home:
         # Hard links, so that a suite costs no room; a copy where the home lies on another file system or is another user's.
         link = "-al" if self.base == str(CACHE / "homes") else "-a"
         subprocess.run(["cp", link, str(shared / "kernels"), str(self.path / "home")], check=True)
+
+    def take_tuned(self, build=False):
+        """Link the tuned kernel in beside the distribution's: the one of the cache, built there with @build, or what the user's
+        own home has. VMs boot it from then on, unless --kernel says otherwise. Its id, or Skip."""
+        shared = CACHE / "tuned"
+        shared.mkdir(parents=True, exist_ok=True)
+        if build:
+            subprocess.run([HUSK, "kernel", "build"], check=True, stdout=sys.stderr, stdin=subprocess.DEVNULL,
+                           env={**self.environment(), "HUSK_HOME": str(shared)})
+        clean = {k: v for k, v in self.environment().items() if k != "HUSK_HOME"}
+        own = {"HUSK_HOME": os.environ["HUSK_HOME"]} if "HUSK_HOME" in os.environ else {}
+        for where in ({"HUSK_HOME": str(shared)}, own):
+            told = subprocess.run([HUSK, "kernel", "list", "--format", "json"], env={**clean, **where}, stdin=subprocess.DEVNULL,
+                                  stdout=subprocess.PIPE, check=True).stdout
+            for kernel in json.loads(told):
+                if kernel["flavor"] == "tuned":
+                    kernels = self.path / "home" / "kernels"
+                    kernels.mkdir(mode=0o700, parents=True, exist_ok=True)
+                    subprocess.run(["cp", "-a", kernel["path"], str(kernels)], check=True)
+                    return kernel["id"]
+        raise Skip("tuned kernel not built: run husk kernel build")
 
     def start(self, *arguments, **popen):
         running = Running(self, arguments, **popen)
