@@ -47,7 +47,7 @@ def measure(rounds, parts, say):
         said.extend(data)
         for line in data.decode(errors="replace").splitlines():
             say(line[:150])
-    with Lab("bench", smp=1, memory=2048, icount=True) as lab:
+    with Lab("bench", smp=1, icount=True) as lab:
         status = lab.run(["python3", "bench/lab_inside.py", str(rounds), *parts], SECONDS, heard, errors.extend,
                          env={"HUSK_TEST_MACHINE": "kvm"})
         if status != 0:

@@ -7,8 +7,13 @@ A second disk, /lab, is made anew for each lab from hard links (stage): the buil
 and the images. The host talks to it over one virtio-serial port (wire.py); the console goes into a file, whose tail is shown
 when something went wrong. A lab that panics ends its QEMU, which is the end of the channel.
 
-`rep movsb` is emulated byte by byte, hence -erms; the clocks of two emulated CPUs agree, which tsc=reliable says.
+Two things of the emulated processor are taken away (CPU): `rep movsb` is emulated byte by byte, hence -erms; and XSETBV of a
+guest's guest is not intercepted, so that KVM does not know its XCR0 and sets it back at each entry: without XSAVE there is
+no XCR0. The clocks of two emulated CPUs agree, which tsc=reliable says. The lab's memory is not backed until it is touched.
 """
+import contextlib
+import ctypes
+import fcntl
 import json
 import os
 import pathlib
@@ -29,8 +34,12 @@ import lib
 import wire
 
 TREE = "/lab/tree"  # where the checkout lies inside
+CPU = "max,+svm,-erms,-xsave,-xsaveopt,-xsavec,-xsaves,-xgetbv1,-avx,-avx2,-f16c,-fma,-mpx,-pku,-vaes,-vpclmulqdq"
 BOOT_SECONDS = 120  # for the lab host, on a busy machine
 UNWANTED = (".p", ".a", ".o", ".ninja", "-logs", "-private", "-info")  # of a build tree
+
+
+PR_SET_PDEATHSIG = 1
 
 
 class Broken(Exception):
@@ -39,6 +48,26 @@ class Broken(Exception):
 
 def say(text):
     print(f"lab: {text}", file=sys.stderr, flush=True)
+
+
+def die_with_parent():
+    """In the child that becomes QEMU: a lab does not outlive who started it, however that one ended."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+
+
+def folder_of_its_own():
+    """A directory for one lab, and the lock that says that it lives. Those of labs that were killed are removed."""
+    lib.CACHE.mkdir(parents=True, exist_ok=True)
+    with open(lib.CACHE / "lab-run.lock", "w") as all_of_them:
+        fcntl.flock(all_of_them, fcntl.LOCK_EX)
+        for old in lib.CACHE.glob("lab-run.*/alive"):
+            with contextlib.suppress(OSError), open(old) as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(old.parent, ignore_errors=True)
+        folder = pathlib.Path(tempfile.mkdtemp(prefix="lab-run.", dir=lib.CACHE))
+        lock = open(folder / "alive", "w")
+        fcntl.flock(lock, fcntl.LOCK_EX)
+    return folder, lock
 
 
 # ---- the disk that is made for each lab ----
@@ -101,17 +130,16 @@ def stage_images(cache):
 class Lab:
     """A lab host that runs. Use it with `with`; run() runs one command in it."""
 
-    def __init__(self, kind="everyday", smp=2, memory=3072, icount=False, build=None):
+    def __init__(self, kind="everyday", smp=2, memory=6144, icount=False, build=None):
         self.kind, self.smp, self.memory, self.icount = kind, smp, memory, icount
         self.build = pathlib.Path(build or pathlib.Path(lib.HUSK).parent.parent)
         self.reader, self.frames, self.commands = wire.Reader(), [], 0
-        self.process, self.channel, self.folder = None, None, None
+        self.process, self.channel, self.folder, self.alive = None, None, None, None
 
     def __enter__(self):
         made = subprocess.run([HERE / "root.sh", self.kind], check=True, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL)
         root = pathlib.Path(made.stdout.decode().strip())
-        os.makedirs(lib.CACHE, exist_ok=True)
-        self.folder = pathlib.Path(tempfile.mkdtemp(prefix="lab-run.", dir=lib.CACHE))
+        self.folder, self.alive = folder_of_its_own()
         try:
             begun = time.monotonic()
             self.make_disk()
@@ -130,6 +158,7 @@ class Lab:
         if self.channel:
             self.channel.close()
         shutil.rmtree(self.folder, ignore_errors=True)
+        self.alive.close()
 
     def stage(self, staged):
         """What becomes /lab; a lab that wants more there adds it."""
@@ -149,7 +178,7 @@ class Lab:
         kernel = ('console=ttyS0 quiet panic=-1 mitigations=off nokaslr tsc=reliable no_timer_check root=/dev/nvme0n1 rootwait rw '
                   'init=/bin/sh -- -c "busybox mount -t devtmpfs dev /dev && busybox mount -t ext4 /dev/nvme0n2 /lab && exec /lab/init"')
         disk = "if=none,format=raw,cache=unsafe,discard=unmap"
-        return ["qemu-system-x86_64", "-M", "q35", "-accel", accel, "-cpu", "max,+svm,-erms", "-smp", str(self.smp),
+        return ["qemu-system-x86_64", "-M", "q35", "-accel", accel, "-cpu", CPU, "-smp", str(self.smp),
                 "-m", str(self.memory), *(["-icount", "shift=0,sleep=off"] if self.icount else []),
                 "-nic", "none", "-nodefaults", "-display", "none", "-no-reboot",
                 "-serial", f"file:{self.folder}/console", "-kernel", str(root / "vmlinuz"), "-append", kernel,
@@ -164,7 +193,7 @@ class Lab:
         self.channel, theirs = socket.socketpair()
         with theirs, open(self.folder / "qemu", "wb") as errors:
             self.process = subprocess.Popen(self.arguments(root, theirs.fileno()), stdin=subprocess.DEVNULL, stdout=errors,
-                                            stderr=errors, pass_fds=[theirs.fileno()], start_new_session=True,
+                                            stderr=errors, pass_fds=[theirs.fileno()], start_new_session=True, preexec_fn=die_with_parent,
                                             env={**os.environ, "TMPDIR": str(self.folder)})
         while True:
             kind, _, payload = self.next(begun + BOOT_SECONDS)

@@ -24,7 +24,7 @@ def nothing_left(home):
 @case(150)
 def timeout(home):
     image = home.have(images.busybox(), "busybox")
-    done = home.run("--timeout", "1", image, "sh", "-c", "trap '' TERM INT; echo begun; while :; do :; done")
+    done = home.run("--timeout", "8", image, "sh", "-c", "trap '' TERM INT; echo begun; while :; do :; done")
     equal((done.status, done.out), (124, b"begun\n"), "--timeout: 124, also of a workload that spins", done)
     nothing_left(home)
 
