@@ -111,16 +111,19 @@ void machine_end(struct machine *machine, enum machine_event event, const char *
 	pthread_mutex_unlock(&machine->lock);
 }
 
-bool machine_may_run(struct machine *machine)
+bool machine_may_run(struct machine *machine, bool *paused)
 {
+	*paused = false;
 	if (__atomic_load_n(&machine->phase, __ATOMIC_SEQ_CST) == PHASE_RUNNING)
 		return true;
 	pthread_mutex_lock(&machine->lock);
 	machine->resting++;
 	if (machine->resting == machine->n_vcpus)
 		wake_loop(machine);
-	while (machine->phase == PHASE_STOPPED || machine->phase == PHASE_PAUSED)
+	while (machine->phase == PHASE_STOPPED || machine->phase == PHASE_PAUSED) {
+		*paused |= machine->phase == PHASE_PAUSED;
 		pthread_cond_wait(&machine->changed, &machine->lock);
+	}
 	machine->resting--;
 	bool on = machine->phase == PHASE_RUNNING;
 	pthread_mutex_unlock(&machine->lock);
@@ -365,9 +368,6 @@ static int kvm_machine_pause(struct machine *m, struct husk_error *err)
 
 static int kvm_machine_resume(struct machine *m, struct husk_error *err)
 {
-	/* So that the guest's watchdogs take the time for what it was (API 4.70); a kernel without kvm-clock does not mind. */
-	for (unsigned i = 0; i < m->n_vcpus; i++)
-		(void)kvm_ioctl(m->vcpus[i].kvm.fd, KVM_KVMCLOCK_CTRL, NULL, "tell of the pause", NULL);
 	return change_phase(m, PHASE_PAUSED, PHASE_RUNNING, "resume", err);
 }
 

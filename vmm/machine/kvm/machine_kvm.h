@@ -74,8 +74,8 @@ void machine_call(struct machine *machine, struct machine_call *call);
 /** The machine is over; the first word counts. From any thread. */
 __attribute__((format(printf, 3, 4))) void machine_end(
 	struct machine *machine, enum machine_event event, const char *format, ...);
-/** What a vCPU's thread does between two runs: true to go on, false to end. Waits while the machine is paused. */
-bool machine_may_run(struct machine *machine);
+/** What a vCPU's thread does between two runs: true to go on, false to end. Waits while the machine is paused, and says so. */
+bool machine_may_run(struct machine *machine, bool *paused);
 /** An eventfd whose writes are edges on @gsi, or -1 without irqfds. */
 int machine_irqfd(struct machine *machine, unsigned gsi, int *fd, struct husk_error *err);
 /** Raise the line behind @fd (or, where that is -1, @gsi itself). */

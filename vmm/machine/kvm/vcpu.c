@@ -194,13 +194,17 @@ static void *run(void *data)
 	struct vcpu *v = data;
 	struct husk_error err;
 	char name[16];
+	bool paused;
 
 	snprintf(name, sizeof(name), "vcpu%u", v->index);
 	prctl(PR_SET_NAME, name);
 	if (v->machine->setup.vcpu_begins && v->machine->setup.vcpu_begins(v->machine->setup.data, &err) < 0)
 		machine_end(v->machine, MACHINE_LOST, "%s: %.100s", name, err.message);
-	while (machine_may_run(v->machine)) {
+	while (machine_may_run(v->machine, &paused)) {
 		int rc;
+		/* So that the guest's watchdogs take the time for what it was (API 4.70); without kvm-clock there are none. */
+		if (paused)
+			(void)kvm_ioctl(v->kvm.fd, KVM_KVMCLOCK_CTRL, NULL, "tell of the pause", NULL);
 		while ((rc = kvm_vcpu_run(&v->kvm)) == 0)
 			handle_exit(v);
 		if (rc == -EINTR || rc == -EAGAIN) /* a kick; or a vCPU that has not been started yet */
