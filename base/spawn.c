@@ -6,6 +6,8 @@
 #include "base/fd.h"
 
 #include <fcntl.h>
+#include <linux/sched.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdint.h>
 #include <string.h>
@@ -32,9 +34,18 @@ static void child_report(int report)
 	_exit(127);
 }
 
+/** True when the parent has died: its end of the report pipe is gone. getppid(2) says nothing of a parent that lives in
+ *  another PID namespace. */
+static bool orphaned(int report)
+{
+	struct pollfd p = {.fd = report};
+
+	return poll(&p, 1, 0) == 1 && p.revents & POLLERR;
+}
+
 /** Runs in the child and does not return. Between fork and exec of a process that may have threads: async-signal-safe
  *  calls only, no malloc. */
-static void child_run(const struct spawn *how, int report, pid_t parent)
+static void child_run(const struct spawn *how, int report, int parents_end)
 {
 	int keep = SPAWN_FDS + (int)how->n_fds; /* targets are 0 … keep - 1, the report pipe ends up at keep */
 	int moved[SPAWN_FDS + how->n_fds];
@@ -44,8 +55,14 @@ static void child_run(const struct spawn *how, int report, pid_t parent)
 	/* Not sigaction(3): it refuses the two signals that glibc keeps to itself, and posix_spawn leaves those ignored. */
 	for (int s = 1; s < NSIG; s++)
 		syscall(SYS_rt_sigaction, s, standard, NULL, (NSIG - 1) / 8);
-	if (how->die_with_parent && (prctl(PR_SET_PDEATHSIG, SIGKILL) < 0 || getppid() != parent))
+	close(parents_end);
+	if (how->die_with_parent && (prctl(PR_SET_PDEATHSIG, SIGKILL) < 0 || orphaned(report)))
 		_exit(127);
+	int rc = how->inside ? how->inside(how->data) : 0;
+	if (rc < 0) {
+		errno = -rc;
+		child_report(report);
+	}
 	if (how->new_session)
 		setsid();
 	report = fcntl(report, F_DUPFD_CLOEXEC, keep + 1);
@@ -72,6 +89,14 @@ static void child_run(const struct spawn *how, int report, pid_t parent)
 	child_report(report);
 }
 
+/** fork(2), into new namespaces. */
+static pid_t fork_into(uint64_t namespaces)
+{
+	struct clone_args args = {.flags = namespaces, .exit_signal = SIGCHLD};
+
+	return namespaces ? (pid_t)syscall(SYS_clone3, &args, sizeof(args)) : fork();
+}
+
 int spawn(const struct spawn *how, pid_t *pid_out, int *pidfd_out, struct husk_error *err)
 {
 	int pipe_fds[2];
@@ -84,15 +109,14 @@ int spawn(const struct spawn *how, pid_t *pid_out, int *pidfd_out, struct husk_e
 	sigset_t all, old;
 	sigfillset(&all);
 	pthread_sigmask(SIG_SETMASK, &all, &old);
-	pid_t parent = getpid();
-	pid_t pid = fork();
+	pid_t pid = fork_into(how->namespaces);
 	if (pid == 0)
-		child_run(how, writing, parent);
+		child_run(how, writing, reading);
 	int fork_errno = errno;
 	pthread_sigmask(SIG_SETMASK, &old, NULL);
 	if (pid < 0) {
 		errno = fork_errno;
-		return error_errno(err, "start %s: fork", how->path);
+		return error_errno(err, "start %s: %s", how->path, how->namespaces ? "make namespaces" : "fork");
 	}
 	close(steal_fd(&writing));
 

@@ -4,6 +4,9 @@
  *
  * The child gets stdin, stdout and stderr as given and fds[i] as descriptor 3 + i; everything else is closed. All signals
  * are unblocked and at their defaults. A failed exec is reported by spawn() itself.
+ *
+ * A child may be born into new namespaces; in a new PID namespace it is the first process, so that all others in there end
+ * with it. PR_SET_PDEATHSIG reaches it there as well: the kernel takes a signal from outside for one that is forced.
  */
 #ifndef BASE_SPAWN_H
 #define BASE_SPAWN_H
@@ -12,6 +15,7 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 #include <sys/types.h>
 
 #define SPAWN_FDS 3 /* the first of the passed descriptors in the child */
@@ -26,6 +30,10 @@ struct spawn {
 	bool die_with_parent; /* PR_SET_PDEATHSIG SIGKILL (the calling *thread* is the parent) */
 	bool new_session; /* setsid: out of the caller's terminal and process group */
 	int working_directory; /* descriptor to fchdir to before exec; 0: stay */
+	uint64_t namespaces; /* CLONE_NEW* of those it is born into */
+	/** Called in the child first of all, async-signal-safe: 0, or -errno, which spawn() then fails with. NULL: nothing. */
+	int (*inside)(void *data);
+	void *data;
 };
 
 /** Start the child. *@pid is its pid, *@pidfd (may be NULL) a CLOEXEC pidfd that the caller owns. */

@@ -19,11 +19,10 @@
 #include "tls/walls.h"
 
 #include "base/cleanup.h"
+#include "base/confine.h"
 
 #include <linux/audit.h>
-#include <linux/capability.h>
 #include <linux/filter.h>
-#include <linux/landlock.h>
 #include <linux/seccomp.h>
 #include <sched.h>
 #include <stddef.h>
@@ -31,36 +30,8 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/prctl.h>
-#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
-
-/* Newer than the headers of the oldest distribution that builds this (landlock(7)). */
-#define FS_TRUNCATE (1ull << 14) /* ABI 3 */
-#define NET_TCP 3ull /* bind and connect; ABI 4 */
-#define FS_IOCTL_DEV (1ull << 15) /* ABI 5 */
-#define SCOPE_ALL 3ull /* abstract unix sockets and signals; ABI 6 */
-
-/** struct landlock_ruleset_attr as of ABI 6. */
-struct ruleset {
-	uint64_t fs, net, scoped;
-};
-
-static int drop_rights(struct husk_error *err)
-{
-	struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
-	struct __user_cap_data_struct none[_LINUX_CAPABILITY_U32S_3] = {{0}};
-	struct rlimit no_core = {0, 0};
-
-	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
-		return error_errno(err, "set no_new_privs");
-	if (setrlimit(RLIMIT_CORE, &no_core) < 0 || prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) < 0)
-		return error_errno(err, "forbid core dumps");
-	if (syscall(SYS_capset, &header, none) < 0)
-		return error_errno(err, "drop all capabilities");
-	return 0;
-}
 
 /** Make the working directory the root. Paths of sockets are not among what Landlock denies, and those of a session bus or a
  *  container engine are as good as a shell. */
@@ -69,26 +40,6 @@ static void leave_root(void)
 	if (chroot(".") < 0 && unshare(CLONE_NEWUSER) == 0 && chroot(".") < 0) {
 		/* not with this kernel's settings */
 	}
-}
-
-int walls_deny_files(struct husk_error *err)
-{
-	int abi = (int)syscall(SYS_landlock_create_ruleset, NULL, 0, LANDLOCK_CREATE_RULESET_VERSION);
-	if (abi < 1)
-		return 1;
-	struct ruleset handled = {
-		.fs = ((LANDLOCK_ACCESS_FS_MAKE_SYM << 1) - 1) | (abi >= 2 ? LANDLOCK_ACCESS_FS_REFER : 0) |
-		      (abi >= 3 ? FS_TRUNCATE : 0) | (abi >= 5 ? FS_IOCTL_DEV : 0),
-		.net = abi >= 4 ? NET_TCP : 0,
-		.scoped = abi >= 6 ? SCOPE_ALL : 0,
-	};
-	size_t size = abi >= 6 ? sizeof(handled) : abi >= 4 ? 2 * sizeof(uint64_t) : sizeof(uint64_t);
-	CLEANUP_FD int rules = (int)syscall(SYS_landlock_create_ruleset, &handled, size, 0);
-	if (rules < 0)
-		return error_errno(err, "make a Landlock ruleset");
-	if (syscall(SYS_landlock_restrict_self, rules, 0) < 0)
-		return error_errno(err, "enter the Landlock ruleset");
-	return 0;
 }
 
 /** A system call that stays: always, or when argument @argument masked with @mask is @value. */
@@ -193,17 +144,16 @@ static int deny_calls(struct husk_error *err)
 	for (size_t i = 0; i < ARRAY_SIZE(allowed); i++)
 		n += put_call(code + n, &allowed[i]);
 	code[n++] = (struct sock_filter)REFUSE;
-	struct sock_fprog program = {.len = (unsigned short)n, .filter = code};
-	if (prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program, 0, 0) == 0)
-		return 0;
-	return errno == EINVAL ? 1 : error_errno(err, "filter system calls");
+	return confine_calls(code, n, err);
 }
 
 int walls_build(char missing[WALLS_MISSING_MAX], struct husk_error *err)
 {
 	leave_root();
-	int rc = drop_rights(err);
-	int files = rc < 0 ? rc : walls_deny_files(err);
+	int rc = confine_process(err);
+	if (rc == 0)
+		rc = confine_capabilities(err);
+	int files = rc < 0 ? rc : confine_files(err);
 	int calls = files < 0 ? files : deny_calls(err);
 
 	snprintf(missing, WALLS_MISSING_MAX, "%s%s%s", files > 0 ? "Landlock" : "",

@@ -15,7 +15,4 @@
  */
 int walls_build(char missing[WALLS_MISSING_MAX], struct husk_error *err);
 
-/** The part that is Landlock's: refuse everything that this kernel's knows. 1: it knows none. Wants no_new_privs. */
-int walls_deny_files(struct husk_error *err);
-
 #endif

@@ -3,6 +3,7 @@
 #include "tests/tap.h"
 
 #include "base/cleanup.h"
+#include "base/confine.h"
 #include "tls/walls.h"
 
 #include <fcntl.h>
@@ -226,7 +227,7 @@ int main(void)
 	CHECK(bind(door, (struct sockaddr *)&inner, sizeof(inner)) == 0 && listen(door, 8) == 0, "a door is there");
 	for (size_t i = 0; i < ARRAY_SIZE(attempts); i++) {
 		if (attempts[i].by_files >= 0 && has_landlock())
-			check_attempt(walls_deny_files, "Landlock", attempts[i].what, attempts[i].attempt,
+			check_attempt(confine_files, "Landlock", attempts[i].what, attempts[i].attempt,
 				attempts[i].by_files);
 		check_attempt(all_walls, "all walls", attempts[i].what, attempts[i].attempt, attempts[i].by_all);
 	}
