@@ -60,6 +60,10 @@ static const struct entry_rule rules[] = {
 	RULE(VMM_QMP_FD, KIND_FD, qmp_fd),
 	RULE(VMM_SUPERVISOR_FD, KIND_FD, supervisor_fd),
 	RULE(VMM_CONSOLE_FD, KIND_FD, console_fd),
+	RULE(VMM_EXEC_SOCKET_FD, KIND_FD, exec_socket_fd),
+	RULE(VMM_VSOCK_SOCKET_FD, KIND_FD, vsock_socket_fd),
+	RULE(VMM_DIAL_FD, KIND_FD, dial_fd),
+	RULE(VMM_WALLS, KIND_U32, walls),
 	RULE(VMM_LISTEN_WAIT_MS, KIND_U64, listen_wait_ms),
 	RULE(VMM_STATS_FD, KIND_FD, stats_fd),
 	RULE(VMM_KVM_FD, KIND_FD, kvm_fd),
@@ -79,7 +83,7 @@ struct reading {
 
 static void config_init(struct vmm_config *c)
 {
-	*c = (struct vmm_config){.machine = VMM_MACHINE_QEMU};
+	*c = (struct vmm_config){.machine = VMM_MACHINE_QEMU, .walls = UINT32_MAX};
 	for (size_t i = 0; i < ARRAY_SIZE(rules); i++)
 		if (rules[i].kind == KIND_FD)
 			*(int *)((char *)c + rules[i].member) = -1;

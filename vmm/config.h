@@ -39,7 +39,7 @@ enum vmm_tag {
 	VMM_INITRD_FD = 8, /* u32 */
 	VMM_LAYER_FD = 9, /* u32, repeated, bottom first: read-only block images that make up the root disk */
 	VMM_SCRATCH_FD = 10, /* u32: read-write disk image */
-	VMM_RUNTIME_FD = 11, /* u32: the VM's runtime directory (0700): exec.sock, vsock.sock, vsock.sock_PORT */
+	VMM_RUNTIME_FD = 11, /* u32: the VM's runtime directory (0700), the worker's root */
 	VMM_STATE_FD = 12, /* u32: the state record (base/state.h), read-write; supervisor only */
 	VMM_LOG_FD = 13, /* u32: append-only: guest console, husk-vmm's and QEMU's own messages */
 	VMM_CALLER_FD = 14, /* u32: SOCK_SEQPACKET to the caller; its end of file ends a VM of lifetime CALLER */
@@ -57,6 +57,7 @@ enum vmm_tag {
 	VMM_SERVICE_FD = 26, /* u32: listening SOCK_SEQPACKET, supervisor.sock: expose, unexpose. Supervisor only */
 	VMM_TLS_PATH = 27, /* string: absolute path of husk-tls; absent: no TLS doors. Supervisor only */
 	VMM_DISK = 28, /* repeated: struct vmm_disk; the user's disks, in the guest's order */
+	VMM_WALLS = 37, /* u32: the walls around worker and QEMU (vmm/jail/jail.h); absent: all that go with our rights */
 	VMM_KVM_FD = 38, /* u32: /dev/kvm, `kvm` machine only */
 	/* only in the worker's envelope, put there by the supervisor */
 	VMM_MEMORY_FD = 40, /* u32: guest RAM, a sealed memfd */
@@ -65,6 +66,9 @@ enum vmm_tag {
 		42, /* u32, repeated: vhost-user sockets, one per device: root, disks, scratch if there is one, vsock */
 	VMM_SUPERVISOR_FD = 45, /* u32: SOCK_SEQPACKET to the supervisor: struct vm_outcome and progress */
 	VMM_CONSOLE_FD = 46, /* u32: the guest's serial console, a stream */
+	VMM_EXEC_SOCKET_FD = 47, /* u32: exec.sock, listening */
+	VMM_VSOCK_SOCKET_FD = 48, /* u32: vsock.sock, listening */
+	VMM_DIAL_FD = 49, /* u32: SOCK_SEQPACKET to the supervisor, for guest programs that connect (vmm/dial.h) */
 };
 
 #define VM_SERVICE_NAME "supervisor.sock" /* in the runtime directory */
@@ -110,7 +114,8 @@ struct vmm_config {
 	struct vmm_door_entry *doors; /* fd[] owned; -1 beyond n_fds */
 	size_t n_doors;
 	bool detached;
-	int memory_fd, qmp_fd, supervisor_fd, console_fd;
+	uint32_t walls; /* as it was given; UINT32_MAX: all */
+	int memory_fd, qmp_fd, supervisor_fd, console_fd, exec_socket_fd, vsock_socket_fd, dial_fd;
 	int device_fd[VMM_DEVICES_MAX]; /* owned */
 	size_t n_devices;
 };

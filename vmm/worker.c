@@ -9,7 +9,6 @@
 #include "vmm/worker.h"
 
 #include "base/cleanup.h"
-#include "vmm/doors/listener.h"
 #include "vmm/log.h"
 
 #include <signal.h>
@@ -228,15 +227,13 @@ static void on_door_line(void *data, const char *line)
 	worker_log(data, "%s", line);
 }
 
-/** A door that every VM has: a unix socket in the runtime directory. */
-static int open_own(struct worker *w, uint32_t id, uint32_t kind, const char *name, struct husk_error *err)
+/** A door that every VM has, on the listening socket @fd (taken). */
+static int open_own(struct worker *w, uint32_t id, uint32_t kind, const char *name, int fd, struct husk_error *err)
 {
 	struct vm_door door = {.id = id, .kind = kind};
-	int fd;
 
 	snprintf(door.endpoint, sizeof(door.endpoint), "%s", name);
-	int rc = listener_bind(name, &fd, err);
-	return rc < 0 ? rc : doors_add(w->doors, &door, fd, err);
+	return doors_add(w->doors, &door, fd, err);
 }
 
 /** Open or close a door as the supervisor says, and answer; what is left of @fds is the caller's to close. */
@@ -279,9 +276,6 @@ static int make_doors(struct worker *w, struct husk_error *err)
 {
 	struct vmm_config *c = &w->config;
 
-	if (fchdir(c->runtime_fd) < 0)
-		return error_errno(err, "enter the VM's runtime directory");
-	close(steal_fd(&c->runtime_fd));
 	int rc = map_stats(w, err);
 	if (rc < 0)
 		return rc;
@@ -294,9 +288,9 @@ static int make_doors(struct worker *w, struct husk_error *err)
 		.data = w};
 	rc = doors_create(&setup, &w->doors, err);
 	if (rc == 0)
-		rc = open_own(w, VM_DOOR_EXEC_ID, VM_DOOR_EXEC, "exec.sock", err);
+		rc = open_own(w, VM_DOOR_EXEC_ID, VM_DOOR_EXEC, "exec.sock", steal_fd(&c->exec_socket_fd), err);
 	if (rc == 0)
-		rc = open_own(w, VM_DOOR_VSOCK_ID, VM_DOOR_VSOCK, "vsock.sock", err);
+		rc = open_own(w, VM_DOOR_VSOCK_ID, VM_DOOR_VSOCK, "vsock.sock", steal_fd(&c->vsock_socket_fd), err);
 	if (rc == 0)
 		rc = loop_add(&w->loop, &w->supervisor, c->supervisor_fd, EPOLLIN, on_supervisor, err);
 	if (rc == 0 && c->control_fd >= 0)
@@ -306,7 +300,8 @@ static int make_doors(struct worker *w, struct husk_error *err)
 
 static int check(const struct vmm_config *c, struct husk_error *err)
 {
-	const int always[] = {c->runtime_fd, c->memory_fd, c->supervisor_fd};
+	const int always[] = {c->runtime_fd, c->memory_fd, c->supervisor_fd, c->exec_socket_fd, c->vsock_socket_fd,
+		c->dial_fd};
 	const int qemu[] = {c->qmp_fd, c->console_fd};
 	const int kvm[] = {c->kvm_fd, c->kernel_fd};
 	bool emulated = c->machine == VMM_MACHINE_QEMU, lacks = false;

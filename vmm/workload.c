@@ -22,7 +22,7 @@
 
 #include "agent/protocol.h"
 #include "base/cleanup.h"
-#include "vmm/doors/hybrid.h"
+#include "vmm/dial.h"
 
 #include <signal.h>
 #include <stdarg.h>
@@ -251,7 +251,7 @@ static void on_ready(void *data)
 int workload_accept(void *data, uint32_t port)
 {
 	struct worker *w = data;
-	return port == AGENT_PORT ? ready_accept(&w->ready) : hybrid_connect_out(port);
+	return port == AGENT_PORT ? ready_accept(&w->ready) : dial_ask(w->config.dial_fd, port);
 }
 
 void workload_control(void *data, const struct vm_message *message)

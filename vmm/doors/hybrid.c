@@ -8,17 +8,14 @@
  * be closes the connection, as does a refusal of the guest. Programs that connect and say nothing are limited in number;
  * the oldest gives way.
  *
- * A guest program that connects to host port N is connected to vsock.sock_N where someone listens.
+ * The other direction is vmm/dial.h: a guest program that connects to host port N gets to vsock.sock_N.
  */
-#include "vmm/doors/hybrid.h"
-
 #include "base/cleanup.h"
 #include "base/parse.h"
 #include "vmm/doors/doors_internal.h"
 
 #include <string.h>
 #include <sys/socket.h>
-#include <sys/un.h>
 
 #define LINE_MAX_SIZE 19 /* "CONNECT 4294967295\n" */
 #define GREETINGS_MAX 64 /* connections that have not said where to yet */
@@ -127,16 +124,3 @@ static void dismiss(struct door *door, struct list *visitor)
 }
 
 const struct door_ops hybrid_ops = {.take = take, .dismiss = dismiss};
-
-int hybrid_connect_out(uint32_t port)
-{
-	struct sockaddr_un address = {.sun_family = AF_UNIX};
-	CLEANUP_FD int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-
-	if (fd < 0)
-		return -errno;
-	snprintf(address.sun_path, sizeof(address.sun_path), "vsock.sock_%u", port);
-	if (connect(fd, (struct sockaddr *)&address, sizeof(address)) < 0)
-		return -ECONNREFUSED;
-	return steal_fd(&fd);
-}

@@ -7,10 +7,6 @@
 
 #include <fcntl.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
-#include <sys/un.h>
-
-#define BACKLOG 4096 /* the kernel's somaxconn has the last word */
 
 enum accepted { ACCEPTED, ACCEPT_AGAIN, ACCEPT_DRY, ACCEPT_STUCK };
 
@@ -125,24 +121,4 @@ void listener_close(struct listener *l)
 	cleanup_fd(&l->spare);
 	cleanup_fd(&l->fd);
 	l->fd = l->spare = -1;
-}
-
-int listener_bind(const char *name, int *out, struct husk_error *err)
-{
-	struct sockaddr_un address = {.sun_family = AF_UNIX};
-	CLEANUP_FD int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-
-	if (fd < 0)
-		return error_errno(err, "open the door %s", name);
-	snprintf(address.sun_path, sizeof(address.sun_path), "%s", name);
-	unlink(name);
-	mode_t old = umask(0177);
-	int rc = bind(fd, (struct sockaddr *)&address, sizeof(address));
-	int bind_errno = errno;
-	umask(old);
-	errno = bind_errno;
-	if (rc < 0 || listen(fd, BACKLOG) < 0)
-		return error_errno(err, "open the door %s", name);
-	*out = steal_fd(&fd);
-	return 0;
 }

@@ -35,7 +35,4 @@ int listener_open(struct listener *listener, struct loop *loop, int fd,
 /** Close it; fine when it is closed already, or zero-initialised with fd -1. */
 void listener_close(struct listener *listener);
 
-/** A non-blocking listening unix socket at the relative @name, mode 0600; an old one is replaced. */
-int listener_bind(const char *name, int *out, struct husk_error *err);
-
 #endif

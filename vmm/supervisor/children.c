@@ -119,6 +119,10 @@ static void fill_envelope(struct passing *p, const struct supervisor *s, const s
 		pass_as(p, VMM_DEVICE_FD, w->link[LINK_DEVICES + i][0]);
 	pass_as(p, VMM_CONSOLE_FD, w->link[LINK_CONSOLE][0]);
 	pass_as(p, VMM_SUPERVISOR_FD, channel);
+	pass_as(p, VMM_EXEC_SOCKET_FD, c->exec_socket_fd);
+	pass_as(p, VMM_VSOCK_SOCKET_FD, c->vsock_socket_fd);
+	pass_as(p, VMM_DIAL_FD, c->dial_fd);
+	tlv_put_u32(b, VMM_WALLS, c->walls);
 	tlv_seal(b);
 }
 

@@ -39,7 +39,7 @@ static void save(struct supervised_door *d)
 	supervisor_save(d->supervisor, (enum vm_state)d->supervisor->record.state);
 }
 
-/** exec.sock and vsock.sock, which the worker binds. */
+/** exec.sock and vsock.sock, which sockets.c binds. */
 static void record_standard(struct supervisor *s)
 {
 	const struct vm_door standard[] = {

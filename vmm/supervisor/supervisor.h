@@ -3,7 +3,7 @@
  * supervisor.h - the worker's parent, one per VM
  *
  * Rooms: supervisor.c begins and ends, life.c decides what ends the VM and keeps the caller informed, children.c starts worker
- * and QEMU and tells how they died, doors.c keeps the doors and their paths, tls.c the husk-tls of each TLS door, service.c
+ * and QEMU and tells how they died, sockets.c is what the worker cannot do itself, doors.c keeps the doors and their paths, tls.c the husk-tls of each TLS door, service.c
  * takes requests on supervisor.sock.
  */
 #ifndef VMM_SUPERVISOR_SUPERVISOR_H
@@ -69,6 +69,7 @@ struct supervisor {
 	int errors; /* read end of QEMU's stderr, owned */
 	char last_line[CHILD_LAST_LINE]; /* of QEMU's stderr */
 	bool line_over; /* its newline has come */
+	struct loop_watch dial_watch; /* where the worker asks for connections */
 	struct loop_watch channel_watch, caller_watch, signal_watch, errors_watch;
 	struct loop_watch deadline; /* start timeout; then the workload's with a margin */
 	struct loop_watch grace; /* QEMU has ended in order: wait for the worker's word */
@@ -103,6 +104,9 @@ bool child_reap(struct child *child);
 void child_fate(const struct child *child, char *out, size_t room);
 /** Read QEMU's stderr into the log and keep its last line. False once it has ended. */
 bool children_read_errors(struct supervisor *s);
+
+/** Make the sockets of the runtime directory, which becomes the working directory, and serve the worker there. */
+int sockets_open(struct supervisor *s, struct husk_error *err);
 
 /** Take over the doors of the configuration and put all doors into the record. */
 int doors_take(struct supervisor *s, struct husk_error *err);
