@@ -10,7 +10,7 @@ set -eu
 # What compiles husk.
 build='gcc libc6-dev make meson ninja-build pkg-config musl-tools linux-libc-dev
 	libarchive-dev libsquashfs-dev libcurl4-openssl-dev libjansson-dev libisal-dev libzstd-dev liblz4-dev
-	libssl-dev zlib1g-dev python3'
+	libseccomp-dev libssl-dev zlib1g-dev python3'
 # What husk runs on (QEMU, mke2fs, kernel packages), and what makes the Debian root of the demo.
 demo='qemu-system-x86 e2fsprogs kmod xz-utils lz4 dpkg apt ca-certificates mmdebstrap fakechroot fakeroot
 	debian-archive-keyring'

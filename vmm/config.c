@@ -71,6 +71,7 @@ static const struct entry_rule rules[] = {
 	RULE(VMM_TLS_PATH, KIND_STRING, tls_path, 4095),
 };
 
+_Static_assert(ARRAY_SIZE(rules) <= 32, "VMM_FDS_MAX counts 32 beside those of lists");
 _Static_assert(sizeof(enum vmm_machine) == sizeof(uint32_t), "an enum is read as a u32");
 
 /** What a walk over the entries has met. */
@@ -296,6 +297,27 @@ int vmm_config_read(int fd, struct vmm_config *config, struct husk_error *err)
 	if (rc < 0)
 		vmm_config_free(config);
 	return rc;
+}
+
+size_t vmm_config_fds(const struct vmm_config *config, int fds[VMM_FDS_MAX])
+{
+	size_t n = 0;
+
+	for (size_t i = 0; i < ARRAY_SIZE(rules); i++) {
+		int fd = rules[i].kind == KIND_FD ? *(const int *)((const char *)config + rules[i].member) : -1;
+		if (fd >= 0)
+			fds[n++] = fd;
+	}
+	for (size_t i = 0; i < config->n_layers; i++)
+		fds[n++] = config->layer_fd[i];
+	for (size_t i = 0; i < config->n_disks; i++)
+		fds[n++] = config->disks[i].fd;
+	for (size_t i = 0; i < config->n_devices; i++)
+		fds[n++] = config->device_fd[i];
+	for (size_t i = 0; i < config->n_doors; i++)
+		for (size_t k = 0; k < config->doors[i].n_fds; k++)
+			fds[n++] = config->doors[i].fd[k];
+	return n;
 }
 
 void vmm_config_free(struct vmm_config *config)

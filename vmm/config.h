@@ -130,6 +130,10 @@ static inline size_t vmm_config_devices(const struct vmm_config *config)
 int vmm_config_read(int fd, struct vmm_config *config, struct husk_error *err);
 void vmm_config_free(struct vmm_config *config);
 
+#define VMM_FDS_MAX (VMM_LAYERS_MAX + VMM_DISKS_MAX + VMM_DEVICES_MAX + VMM_DOOR_FDS * VM_DOORS_MAX + 32)
+/** Every descriptor that @config owns into @fds; how many. */
+size_t vmm_config_fds(const struct vmm_config *config, int fds[VMM_FDS_MAX]);
+
 /* ---- messages on the caller's socket (supervisor to caller), the supervisor's socket (worker to supervisor) and the
  * control socket (caller to worker): one fixed-size struct per SOCK_SEQPACKET message, host byte order, one build. ---- */
 

@@ -3,10 +3,12 @@
  * main.c - husk-vmm: one executable for the processes of one VM
  *
  * Theory of operation: `husk-vmm supervisor` and `husk-vmm worker` are started by husk's own code with their envelope as
- * descriptor 3; they are no commands for people. `husk-vmm state FILE` prints a state record.
+ * descriptor 3, `husk-vmm enclose` in QEMU's place; they are no commands for people. `husk-vmm state FILE` prints a state
+ * record, `husk-vmm shell DIRECTORY` which walls can be built on this host.
  */
 #include "base/cleanup.h"
 #include "base/state.h"
+#include "vmm/jail/jail.h"
 #include "vmm/supervisor/supervisor.h"
 #include "vmm/worker.h"
 
@@ -55,6 +57,10 @@ int main(int argc, char **argv)
 		return supervisor_run(ENVELOPE_FD);
 	if (argc == 2 && strcmp(argv[1], "worker") == 0)
 		return worker_run(ENVELOPE_FD);
+	if (argc > 2 && strcmp(argv[1], "enclose") == 0)
+		return jail_enclose_main(argc, argv);
+	if (argc > 2 && (strcmp(argv[1], "shell") == 0 || strcmp(argv[1], "shell-try") == 0))
+		return jail_shell_main(argc, argv);
 	if (argc == 3 && strcmp(argv[1], "state") == 0)
 		return print_state(argv[2]);
 	fprintf(stderr, "usage: husk-vmm state FILE\nhusk-vmm is started by husk; see husk(1).\n");

@@ -3,12 +3,13 @@
  * worker.c - wiring of one VM from its configuration
  *
  * Theory of operation: the worker gets everything as descriptors in one envelope, makes guest memory, devices, machine and
- * doors from it, and then lives in one event loop on one thread. Its working directory is the VM's runtime directory, the
- * only place where it binds or connects. It frees nothing at its end: the supervisor kills it, or it dies with it.
+ * doors from it, and then lives in one event loop on one thread. Before it makes the first of them it goes into its jail, whose
+ * root is the VM's runtime directory; sockets in there it is given, or asks the supervisor for. It frees nothing at its end: the supervisor kills it, or it dies with it.
  */
 #include "vmm/worker.h"
 
 #include "base/cleanup.h"
+#include "vmm/jail/jail.h"
 #include "vmm/log.h"
 
 #include <signal.h>
@@ -177,6 +178,18 @@ static void on_console(void *data, const void *bytes, size_t n)
 	console_write(&w->console, bytes, n);
 }
 
+/** The first byte of the guest is met by the loop, or by a vCPU's thread, which seals itself (machine_setup.vcpu_begins); so
+ *  this comes behind the start of those threads, which would get the loop's filter otherwise. */
+static int seal(struct worker *w, enum jail_thread kind, struct husk_error *err)
+{
+	return w->config.walls & JAIL_FILTER ? jail_seal(kind, err) : 0;
+}
+
+static int on_vcpu(void *data, struct husk_error *err)
+{
+	return seal(data, JAIL_VCPU, err);
+}
+
 static int make_machine(struct worker *w, struct husk_error *err)
 {
 	struct vmm_config *c = &w->config;
@@ -190,7 +203,8 @@ static int make_machine(struct worker *w, struct husk_error *err)
 		.initrd_fd = c->initrd_fd,
 		.cmdline = c->cmdline,
 		.cpus = c->cpus,
-		.console = on_console};
+		.console = on_console,
+		.vcpu_begins = on_vcpu};
 
 	int rc = w->ops->create(&setup, &w->machine, err);
 	if (rc == 0)
@@ -265,7 +279,7 @@ static void on_supervisor(struct loop_watch *watch, uint32_t events)
 	(void)events;
 	int rc = vm_message_receive_fds(w->config.supervisor_fd, &message, fds, &n_fds);
 	if (rc == 0)
-		loop_remove(&w->loop, watch); /* it has died, and we are to follow */
+		loop_stop(&w->loop); /* it has died, and we are to follow */
 	if (rc == 1 && (message.kind == VM_CONTROL_EXPOSE || message.kind == VM_CONTROL_UNEXPOSE))
 		take_door(w, &message, fds, n_fds);
 	for (size_t i = 0; i < n_fds; i++)
@@ -300,7 +314,7 @@ static int make_doors(struct worker *w, struct husk_error *err)
 
 static int check(const struct vmm_config *c, struct husk_error *err)
 {
-	const int always[] = {c->runtime_fd, c->memory_fd, c->supervisor_fd, c->exec_socket_fd, c->vsock_socket_fd,
+	const int always[] = {c->memory_fd, c->supervisor_fd, c->exec_socket_fd, c->vsock_socket_fd,
 		c->dial_fd};
 	const int qemu[] = {c->qmp_fd, c->console_fd};
 	const int kvm[] = {c->kvm_fd, c->kernel_fd};
@@ -348,6 +362,23 @@ static int set_up(struct worker *w, struct husk_error *err)
 	return rc < 0 ? rc : w->ops->start(w->machine, err); /* last: from here on other threads reach the devices */
 }
 
+/** Everything that is needed has come as a descriptor; the rest of the machine is left behind before anything is made from
+ *  it. */
+static int enter_jail(struct worker *w, struct husk_error *err)
+{
+	struct vmm_config *c = &w->config;
+	const struct jail jail = {.walls = c->walls,
+		.id = jail_id(c->id, false),
+		.runtime_fd = c->runtime_fd,
+		.parent_fd = c->supervisor_fd};
+	int fds[VMM_FDS_MAX];
+
+	int rc = jail_keep(fds, vmm_config_fds(c, fds), c->runtime_fd, err);
+	rc = rc < 0 ? rc : jail_enter(&jail, err);
+	c->runtime_fd = -1;
+	return rc;
+}
+
 int worker_run(int fd)
 {
 	static struct worker worker; /* the process is the worker; it is large and zeroed */
@@ -368,10 +399,14 @@ int worker_run(int fd)
 		fprintf(stderr, "husk-vmm worker: %s\n", err.message);
 		return 1;
 	}
-	int rc = loop_init(&w->loop, &err);
+	int rc = enter_jail(w, &err);
+	if (rc == 0)
+		rc = loop_init(&w->loop, &err);
 	w->loop.lock = &device_lock;
 	if (rc == 0)
 		rc = set_up(w, &err);
+	if (rc == 0)
+		rc = seal(w, JAIL_LOOP, &err);
 	if (rc == 0)
 		rc = loop_run(&w->loop, &err);
 	if (rc < 0 && w->config.supervisor_fd >= 0)

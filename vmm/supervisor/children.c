@@ -4,7 +4,8 @@
  *
  * Theory of operation: everything the two share is made here and passed by descriptor: guest RAM (a memfd that nobody can
  * resize), a socket pair for QMP, one for the console, one per device. Both children die with the supervisor
- * (PR_SET_PDEATHSIG), both sides of a pair are closed here at once, so that the end of one is seen by the other. On the
+ * (PR_SET_PDEATHSIG), both sides of a pair are closed here at once, so that the end of one is seen by the other. Both are born
+ * into namespaces of their own; the worker builds the rest of its shell itself, `husk-vmm enclose` builds QEMU's (vmm/jail). On the
  * `kvm` machine there is no QEMU: the worker gets /dev/kvm, the kernel and the initramfs, and nothing links it to anybody.
  */
 #include "vmm/supervisor/supervisor.h"
@@ -14,13 +15,16 @@
 #include "base/spawn.h"
 #include "base/tlv.h"
 #include "memory/memory.h"
+#include "vmm/jail/jail.h"
 #include "vmm/machine/qemu/qemu_argv.h"
 
 #include <fcntl.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/sendfile.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 
 /** The stream pairs between worker and QEMU: [0] is the worker's end. Behind LINK_DEVICES one for each device, in the order
@@ -126,6 +130,16 @@ static void fill_envelope(struct passing *p, const struct supervisor *s, const s
 	tlv_seal(b);
 }
 
+/** Start a child behind its walls. */
+static int start_child(struct supervisor *s, struct spawn *how, struct child *child, struct husk_error *err)
+{
+	struct jail_birth birth;
+
+	jail_birth(&birth, s->config.walls, how);
+	int rc = spawn(how, &child->pid, &child->pidfd, err);
+	return rc < 0 ? jail_birth_failed(s->config.walls, err) : 0;
+}
+
 static int start_worker(struct supervisor *s, const struct wiring *w, struct husk_error *err)
 {
 	char name[] = "husk-vmm", verb[] = "worker";
@@ -153,17 +167,63 @@ static int start_worker(struct supervisor *s, const struct wiring *w, struct hus
 		.n_fds = p.n,
 		.die_with_parent = true,
 	};
-	return spawn(&how, &s->worker.pid, &s->worker.pidfd, err);
+	return start_child(s, &how, &s->worker, err);
+}
+
+/** QEMU opens these by their number in /proc/self/fd, which asks for the file's permissions again: with an id of its own it
+ *  needs one that everybody may read. */
+static int let_read(int *fd, struct husk_error *err)
+{
+	struct stat st;
+
+	if (*fd < 0 || (fstat(*fd, &st) == 0 && (st.st_mode & S_IROTH)))
+		return 0;
+	CLEANUP_FD int copy =
+		memfd_create("husk-copy", MFD_CLOEXEC); /* mode 0777, for whoever has it as a descriptor */
+	off_t at = 0;
+	if (copy < 0)
+		return error_errno(err, "copy a file for QEMU");
+	while (at < st.st_size)
+		if (sendfile(copy, *fd, &at, (size_t)(st.st_size - at)) <= 0)
+			return error_errno(err, "copy a file for QEMU");
+	close(*fd);
+	*fd = steal_fd(&copy);
+	return 0;
+}
+
+/** Put `husk-vmm enclose …` in front of QEMU's command line. */
+static char **enclose(struct supervisor *s, char **qemu, int runtime_fd, char numbers[3][16])
+{
+	static char name[] = "husk-vmm", verb[] = "enclose";
+	size_t n = 0;
+
+	while (qemu[n])
+		n++;
+	char **argv = calloc(n + 6, sizeof(*argv));
+	if (!argv)
+		return NULL;
+	snprintf(numbers[0], 16, "%u", s->config.walls);
+	snprintf(numbers[1], 16, "%u", jail_id(s->config.id, true));
+	snprintf(numbers[2], 16, "%d", runtime_fd);
+	char *const head[] = {name, verb, numbers[0], numbers[1], numbers[2]};
+	memcpy(argv, head, sizeof(head));
+	memcpy(argv + ARRAY_SIZE(head), qemu, n * sizeof(*argv));
+	return argv;
 }
 
 static int start_qemu(struct supervisor *s, const struct wiring *w, struct husk_error *err)
 {
-	const struct vmm_config *c = &s->config;
-	char path[] = "PATH=/usr/bin:/bin";
+	struct vmm_config *c = &s->config;
+	char path[] = "PATH=/usr/bin:/bin", numbers[3][16];
 	char *envp[] = {path, NULL};
 	char **argv = NULL;
 	int errors[2];
 	struct passing p = {0};
+	int rc = access(c->qemu_path, X_OK) < 0 ? error_errno(err, "start %s", c->qemu_path) : 0;
+	rc = rc < 0 ? rc : let_read(&c->kernel_fd, err);
+	rc = rc < 0 ? rc : let_read(&c->initrd_fd, err);
+	if (rc < 0)
+		return rc;
 	struct qemu_start start = {
 		.path = c->qemu_path,
 		.id = c->id,
@@ -186,19 +246,24 @@ static int start_qemu(struct supervisor *s, const struct wiring *w, struct husk_
 	s->errors = errors[0];
 	CLEANUP_FD int theirs = errors[1];
 	fd_set_nonblocking(theirs, false);
-	int rc = qemu_argv_make(&start, &argv, err);
+	rc = qemu_argv_make(&start, &argv, err);
 	if (rc < 0)
 		return rc;
+	CLEANUP_FREE char **enclosed = enclose(s, argv, pass(&p, c->runtime_fd), numbers);
+	if (!enclosed) {
+		qemu_argv_free(&argv);
+		return error_set(err, -ENOMEM, "make QEMU's command line: out of memory");
+	}
 	struct spawn how = {
-		.path = c->qemu_path,
-		.argv = argv,
+		.path = "/proc/self/exe",
+		.argv = enclosed,
 		.envp = envp,
 		.stdio = {-1, theirs, theirs},
 		.fds = p.fds,
 		.n_fds = p.n,
 		.die_with_parent = true,
 	};
-	rc = spawn(&how, &s->machine.pid, &s->machine.pidfd, err);
+	rc = start_child(s, &how, &s->machine, err);
 	qemu_argv_free(&argv);
 	return rc;
 }
@@ -239,7 +304,8 @@ void children_end(struct supervisor *s)
 void child_fate(const struct child *c, char *out, size_t room)
 {
 	if (WIFSIGNALED(c->status))
-		snprintf(out, room, "%s was killed by signal %d", c->name, WTERMSIG(c->status));
+		snprintf(out, room, "%s was killed by signal %d%s", c->name, WTERMSIG(c->status),
+			WTERMSIG(c->status) == SIGSYS ? " (a system call that its filter forbids)" : "");
 	else
 		snprintf(out, room, "%s exited with status %d", c->name, WEXITSTATUS(c->status));
 }

@@ -15,6 +15,7 @@
 
 #include "base/cleanup.h"
 #include "vmm/control.h"
+#include "vmm/jail/jail.h"
 
 #include <signal.h>
 #include <stdarg.h>
@@ -141,6 +142,10 @@ static void end_machine(struct supervisor *s)
 
 	for (int i = 0; s->errors >= 0 && i < DRAIN_MAX && children_read_errors(s); i++)
 		;
+	if (WIFEXITED(s->machine.status) && WEXITSTATUS(s->machine.status) == JAIL_EXIT && s->last_line[0]) {
+		life_end(s, VM_END_FAILED, 0, "%s", s->last_line); /* it never became QEMU */
+		return;
+	}
 	child_fate(&s->machine, fate, sizeof(fate));
 	bool said = s->last_line[0] && !WIFSIGNALED(s->machine.status);
 	life_end(s, VM_END_MACHINE, 0, "%s%s%s", fate, said ? ": " : "", said ? s->last_line : "");

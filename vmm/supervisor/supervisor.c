@@ -13,6 +13,7 @@
 #include "vmm/supervisor/supervisor.h"
 
 #include "base/cleanup.h"
+#include "vmm/jail/jail.h"
 #include "vmm/log.h"
 
 #include <stdarg.h>
@@ -157,6 +158,7 @@ int supervisor_run(int fd)
 	host_boot_id(s->record.boot_id);
 	process_identify(getpid(), &s->record.supervisor);
 	continue_record(s);
+	s->config.walls &= jail_full();
 	int rc = start(s, &err);
 	if (rc == 0)
 		rc = loop_run(&s->loop, &err);
