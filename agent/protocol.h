@@ -58,6 +58,7 @@ enum agent_type {
 	AGENT_LISTENERS = 0x15, /* empty; answered with LISTENING again and again, until the client closes */
 	AGENT_FORWARD = 0x16, /* u16 TCP port 1..65535 | u16 0; OK, and from then on the connection is the port's */
 	AGENT_POWER = 0x17, /* u32: 0 power off; OK, then the VM ends */
+	AGENT_RESCAN = 0x18, /* empty; probe the virtio-mmio slots that had no device, then RESCANNED */
 	/* streams and answers */
 	AGENT_STDIN = 0x30,  /* bytes, 1 or more */
 	AGENT_STDOUT = 0x31,
@@ -71,6 +72,7 @@ enum agent_type {
 	AGENT_OK = 0x39,      /* empty */
 	AGENT_WINDOW_OPEN = 0x3a, /* u32 bytes; `stream` says which */
 	AGENT_LISTENING = 0x3b, /* n * AGENT_LISTENER_SIZE bytes: all live listeners, oldest first */
+	AGENT_RESCANNED = 0x3c, /* u32: how many devices have appeared */
 };
 
 enum agent_stream { AGENT_STREAM_STDIN = 0, AGENT_STREAM_STDOUT = 1, AGENT_STREAM_STDERR = 2 };

@@ -29,6 +29,7 @@
 #include "guest/exec.h"
 #include "guest/forward.h"
 #include "guest/listeners.h"
+#include "guest/slots.h"
 
 #include <fcntl.h>
 #include <linux/vm_sockets.h>
@@ -44,6 +45,8 @@
 #define CONNECTIONS_MAX (FORWARDS_MAX + OPERATIONS_MAX)
 #define READ_SIZE (128u << 10)
 #define POWER_DELAY_MS 200 /* for the host to take the OK */
+#define HELPER_FAILED 255 /* exit status of a helper; others are its answer */
+#define HELPER_ANSWER_MAX 254
 #define STOP_GRACE_MS 10000 /* between the stop signal and SIGKILL; what container engines give */
 
 static void connection_free(struct connection *c)
@@ -185,17 +188,48 @@ static void frame_hello(struct connection *c, const struct agent_frame *frame)
 	c->state = CONNECTION_REQUEST;
 }
 
-static void request_sync(struct connection *c)
+/** A request that may take long, in a process of its own, since streams must go on. The child's exit status is the answer. */
+static void request_helper(struct connection *c, const struct agent_frame *frame)
 {
-	/* In a process of its own: writing back may take long, and streams must go on. */
-	c->sync_pid = fork();
-	if (c->sync_pid < 0)
+	if (frame->size)
+		return connection_error(c, AGENT_ERROR_PROTOCOL, "a payload where none is meant");
+	c->helper = fork();
+	if (c->helper < 0)
 		return connection_error(c, AGENT_ERROR_SYSTEM, "fork: %s", strerror(errno));
-	if (c->sync_pid == 0) {
-		sync();
-		_exit(0);
+	if (c->helper == 0) {
+		struct husk_error err;
+		int answer = 0;
+		if (frame->type == AGENT_SYNC)
+			sync();
+		else
+			answer = slots_rescan(c->agent->options->sysfs, &err);
+		if (answer < 0)
+			console_say("%s", err.message);
+		_exit(answer < 0 || answer > HELPER_ANSWER_MAX ? HELPER_FAILED : answer);
 	}
-	c->state = CONNECTION_SYNC;
+	c->helped = frame->type;
+	c->state = CONNECTION_HELPER;
+}
+
+static bool helper_reaped(struct agent *agent, pid_t pid, int status)
+{
+	struct connection *c = agent->connections;
+
+	while (c && (c->state != CONNECTION_HELPER || c->helper != pid))
+		c = c->next;
+	if (!c)
+		return false;
+	if (!WIFEXITED(status) || WEXITSTATUS(status) == HELPER_FAILED) {
+		connection_error(c, AGENT_ERROR_SYSTEM, "it failed in the guest; the console says why");
+	} else {
+		if (c->helped == AGENT_SYNC)
+			agent_frame_put(&c->out, AGENT_OK, 0, NULL, 0);
+		else
+			agent_u32_put(&c->out, AGENT_RESCANNED, 0, (uint32_t)WEXITSTATUS(status));
+		c->state = CONNECTION_CLOSING;
+	}
+	connection_settle(c);
+	return true;
 }
 
 static void request_power(struct connection *c, const struct agent_frame *frame)
@@ -231,9 +265,8 @@ static void frame_request(struct connection *c, const struct agent_frame *frame)
 	case AGENT_EXEC:
 		return exec_open(c, frame);
 	case AGENT_SYNC:
-		if (frame->size)
-			return connection_error(c, AGENT_ERROR_PROTOCOL, "SYNC has no payload");
-		return request_sync(c);
+	case AGENT_RESCAN:
+		return request_helper(c, frame);
 	case AGENT_LISTENERS:
 		if (frame->size)
 			return connection_error(c, AGENT_ERROR_PROTOCOL, "LISTENERS has no payload");
@@ -262,8 +295,8 @@ static void connection_frame(struct connection *c, const struct agent_frame *fra
 		return frame_request(c, frame);
 	case CONNECTION_EXEC:
 		return exec_frame(c, frame);
-	case CONNECTION_SYNC:
-		return connection_error(c, AGENT_ERROR_PROTOCOL, "a frame after SYNC");
+	case CONNECTION_HELPER:
+		return connection_error(c, AGENT_ERROR_PROTOCOL, "a frame where none is meant");
 	case CONNECTION_LISTENERS:
 		return connection_error(c, AGENT_ERROR_PROTOCOL, "a frame after LISTENERS");
 	case CONNECTION_FORWARD:
@@ -410,19 +443,6 @@ static void listeners_changed(void *data)
 	}
 }
 
-static bool sync_reaped(struct agent *agent, pid_t pid)
-{
-	for (struct connection *c = agent->connections; c; c = c->next) {
-		if (c->state != CONNECTION_SYNC || c->sync_pid != pid)
-			continue;
-		agent_frame_put(&c->out, AGENT_OK, 0, NULL, 0);
-		c->state = CONNECTION_CLOSING;
-		connection_settle(c);
-		return true;
-	}
-	return false;
-}
-
 static void child_ready(struct loop_watch *watch, uint32_t events)
 {
 	struct agent *agent = CONTAINER_OF(watch, struct agent, child_signal);
@@ -437,7 +457,7 @@ static void child_ready(struct loop_watch *watch, uint32_t events)
 		if (pid == agent->options->late_modules)
 			buttons_open(&agent->buttons, &agent->loop, agent->options->input);
 		else if (!exec_reaped(agent, pid, status, &usage))
-			sync_reaped(agent, pid);
+			helper_reaped(agent, pid, status);
 	}
 }
 

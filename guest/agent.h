@@ -24,7 +24,7 @@ enum connection_state {
 	CONNECTION_HELLO, /* waits for the client's HELLO */
 	CONNECTION_REQUEST,
 	CONNECTION_EXEC,
-	CONNECTION_SYNC,
+	CONNECTION_HELPER, /* a child works on the answer */
 	CONNECTION_LISTENERS,
 	CONNECTION_FORWARD, /* the port is being connected; nothing is read */
 	CONNECTION_HANDED_OVER, /* to a forward: nothing but this struct is left */
@@ -43,7 +43,8 @@ struct connection {
 	bool shut; /* all is written and the peer knows; it stays until the peer closes, whose frames may be under way */
 	bool counted; /* among agent->n_operations */
 	bool stale; /* LISTENERS: the client does not know the newest state */
-	pid_t sync_pid;
+	enum agent_type helped; /* the request that the child works on */
+	pid_t helper;
 	struct exec *exec;
 	struct forward *forward; /* while it is being connected */
 	struct connection *prev, *next;
@@ -57,6 +58,7 @@ struct agent_setup {
 	int ready; /* taken: the connection on which READY was sent; -1: none */
 	pid_t late_modules; /* a child whose end may have brought a power button; -1: none */
 	const char *input; /* directory of the input devices */
+	const char *sysfs; /* where it is mounted; NULL: it is mounted when needed */
 	uint32_t stop_signal; /* what the power button sends to the workload */
 };
 

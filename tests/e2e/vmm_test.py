@@ -167,6 +167,14 @@ def test_doors(home):
     while b"\x37" not in got[8:] and (more := s.recv(4096)):
         got += more
     ok(b"\x36\0\0\0" in got, "exec.sock runs a program", got)
+    s = socket.socket(socket.AF_UNIX)
+    s.settimeout(30)
+    s.connect("exec.sock")
+    s.sendall(HELLO + struct.pack("<IBBH", 0, 0x18, 0, 0))
+    got = b""
+    while len(got) < len(HELLO) + 12 and (more := s.recv(4096)):
+        got += more
+    ok(got[len(HELLO):] == struct.pack("<IBBHI", 4, 0x3c, 0, 0, 0), "RESCAN finds no slots on a machine without any", got)
     os.chdir("/")
     vm.tell(KILL, on_caller=True)
     o = vm.end()

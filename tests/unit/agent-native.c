@@ -2,7 +2,8 @@
 /*
  * agent-native.c - the agent as an ordinary process of root's: agent-native ROOT SOCKET [read-only VOLUME…]
  *
- * HUSK_TEST_CGROUP in the environment, a directory of a cgroup2 file system, is the workload's cgroup.
+ * HUSK_TEST_CGROUP in the environment, a directory of a cgroup2 file system, is the workload's cgroup; HUSK_TEST_SYSFS stands
+ * for sysfs.
  *
  * The directory ROOT becomes the workloads' root, the unix socket SOCKET stands for vsock. Exit status 77: this machine does
  * not let us make the namespaces.
@@ -43,6 +44,7 @@ int main(int argc, char **argv)
 		.late_modules = -1,
 		.input = "/nonexistent", /* no button of this machine's */
 		.stop_signal = SIGTERM,
+		.sysfs = getenv("HUSK_TEST_SYSFS"),
 	};
 	prctl(PR_SET_PDEATHSIG, 9);
 	if (unshare(CLONE_NEWNS) < 0 || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0 ||

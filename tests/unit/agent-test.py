@@ -70,12 +70,13 @@ def make_root(directory):
 
 
 class Agent:
-    def __init__(self, tool, *options, cgroup=None, prepare=None):
+    def __init__(self, tool, *options, cgroup=None, prepare=None, sysfs=None):
         self.directory = tempfile.mkdtemp(prefix="husk-agent-")
         os.mkdir(f"{self.directory}/root", 0o755)
         make_root(f"{self.directory}/root")
         self.path = f"{self.directory}/agent.sock"
-        environment = {**os.environ, **({"HUSK_TEST_CGROUP": cgroup} if cgroup else {})}
+        environment = {**os.environ, **({"HUSK_TEST_CGROUP": cgroup} if cgroup else {}),
+                       **({"HUSK_TEST_SYSFS": sysfs} if sysfs else {})}
         self.process = subprocess.Popen(
             [tool, f"{self.directory}/root", self.path, *options], stdout=subprocess.PIPE, text=True, env=environment,
             preexec_fn=prepare)
@@ -800,6 +801,56 @@ def watch_workload(a, w, inner):
     same(again.until([]), [], "a killed process leaves none")
 
 
+def test_rescan(tool):
+    """What the agent writes where, in a directory that stands for sysfs; the kernel's part is not here."""
+    def rescan():
+        c = Connection(a.path)
+        c.send(frame(RESCAN))
+        try:
+            kind, _, payload = c.answer()
+            return struct.unpack("<I", payload)[0] if kind == RESCANNED else kind
+        except Refused as refused:
+            return f"refused {refused.code}"
+        finally:
+            c.close()
+
+    def told(name):
+        with open(f"{driver}/{name}") as f:
+            return f.read().split()
+
+    with tempfile.TemporaryDirectory(prefix="husk-sysfs-") as sysfs:
+        devices, driver = f"{sysfs}/bus/platform/devices", f"{sysfs}/bus/platform/drivers/virtio-mmio"
+        a = Agent(tool, sysfs=sysfs)
+        same(rescan(), "refused 8", "RESCAN without a sysfs is an error")
+        os.makedirs(f"{devices}/PNP0C0C:00")
+        same(rescan(), 0, "a machine without slots has no new devices, and needs no driver")
+        for name in ("LNRO0005:01", "LNRO0005:0a", "LNRO0005:02", "LNRO0005:00/virtio0", "LNRO0005:03/driver"):
+            os.makedirs(f"{devices}/{name}")
+        same(rescan(), "refused 8", "slots without a driver are an error")
+        os.makedirs(driver)
+        for name in ("bind", "unbind"):
+            open(f"{driver}/{name}", "w").close()
+        same(rescan(), 4, "the empty slots are probed")
+        same(told("bind"), ["LNRO0005:01", "LNRO0005:02", "LNRO0005:03", "LNRO0005:0a"],
+             "in slot order, without the one that has a device")
+        same(told("unbind"), ["LNRO0005:03"], "one that has the driver but no device is unbound first")
+        os.remove(f"{driver}/bind")
+        os.symlink("/dev/full", f"{driver}/bind")
+        same(rescan(), 0, "a slot whose probe fails does not count")
+        c = Connection(a.path)
+        c.send(frame(RESCAN, b"x"))
+        try:
+            same(c.answer(), None, "RESCAN with a payload is refused")
+        except Refused as refused:
+            same(refused.code, 1, "RESCAN with a payload is refused")
+        c.close()
+        c = Connection(a.path)
+        c.send(frame(POWER, struct.pack("<I", 0)))
+        c.answer()
+        c.close()
+        a.end()
+
+
 def main():
     if os.geteuid() != 0 or not shutil.which("busybox"):
         skip("needs root and busybox")
@@ -843,6 +894,7 @@ def main():
     test_out_of_files(tool)
     test_forward_itself(tool)
     test_listeners(tool)
+    test_rescan(tool)
 
     a = Agent(tool, "read-only", "/data")
     got = a.exec(["sh", "-c", "touch /x; touch /data/x && touch /tmp/x && touch /dev/shm/x; (exit 5)"], MAIN | INIT).run()
