@@ -345,6 +345,8 @@ static void test_elf_refusals(void)
 		{"an address that wraps", "no range of memory", TEXT + PADDR, 8, UINT64_MAX - 10, -EINVAL},
 		{"an address above 4 GiB", "has to lie below 0xc0000000", TEXT + PADDR, 8, 8 * GIB, -EINVAL},
 		{"segments that overlap by a byte", "overlap", DATA + PADDR, 8, ELF_TEXT + ELF_TEXT_SIZE - 1, -EINVAL},
+		{"segments that overlap by the other's first byte", "overlap", DATA + PADDR, 8,
+			ELF_TEXT - ELF_DATA_MEMORY + 1, -EINVAL},
 		{"one segment twice", "overlap", DATA + PADDR, 8, ELF_TEXT, -EINVAL},
 		{"notes behind the file", "cut off", NOTES + OFFSET, 8, 1 << 20, -EINVAL},
 		{"notes whose offset wraps", "cut off", NOTES + OFFSET, 8, UINT64_MAX, -EINVAL},
@@ -477,6 +479,16 @@ static void test_initrd_high(void)
 	put_le16(image.bytes + 0x236, XLF_KERNEL_64);
 	refused(5 * GIB, &image, 16 * MIB, -ENOMEM, "do not fit", "unless the kernel cannot take it there");
 	image_free(&image);
+	for (unsigned pvh = 0; pvh < 2; pvh++) {
+		image = make_elf(pvh);
+		put_le64(image.bytes + 64 + 56 + 40, X86_HOLE - ELF_DATA - 8 * MIB); /* p_memsz of its data */
+		if (pvh)
+			refused(5 * GIB, &image, 16 * MIB, -ENOMEM, "do not fit", "as by PVH");
+		else
+			CHECK(placed(5 * GIB, &image, 16 * MIB) == 6 * GIB - 16 * MIB,
+				"an ELF kernel with boot_params can");
+		image_free(&image);
+	}
 }
 
 static void test_cmdline(void)

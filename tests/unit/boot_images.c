@@ -41,7 +41,7 @@ struct image make_bzimage(void)
 	return image;
 }
 
-/** Write a note with a name of 4 bytes and a value of 8. */
+/** Write a note with a name of 4 bytes and a value of @n. */
 static void put_note(uint8_t *at, const char *name, uint32_t type, uint32_t n, uint64_t value)
 {
 	const Elf64_Nhdr note = {.n_namesz = 4, .n_descsz = n, .n_type = type};
@@ -81,7 +81,7 @@ struct image make_elf(int pvh)
 	};
 	memcpy(image.bytes, &header, sizeof(header));
 	memcpy(image.bytes + sizeof(header), segments, sizeof(segments));
-	put_note(image.bytes + ELF_NOTES_AT, "GNU", 3, 4, 0x12345678);
+	put_note(image.bytes + ELF_NOTES_AT, "GNU", 3, 3, 0x123456);
 	put_note(image.bytes + ELF_PVH_NOTE_AT, pvh ? "Xen" : "Zen", 18, 8, ELF_PVH_ENTRY);
 	return image;
 }

@@ -19,7 +19,7 @@ struct image {
 #define BZ_INIT_SIZE 0x200000
 struct image make_bzimage(void);
 
-/* An ELF file: two segments and one of notes, in which another note comes first. */
+/* An ELF file: two segments and one of notes, in which another note, of an odd length, comes first. */
 #define ELF_NOTES_AT 0x200
 #define ELF_PVH_NOTE_AT (ELF_NOTES_AT + 20)
 #define ELF_TEXT_AT 0x400
