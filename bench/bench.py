@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""bench.py - husk's figures on this machine, one table from one run. usage: bench/bench.py [BUILDDIR] [start|layer|worker|stdout|muxer|doors|load|doors-vm|kernel|lab…]
+"""bench.py - husk's figures on this machine, one table from one run. usage: bench/bench.py [BUILDDIR] [start|layer|worker|stdout|blk|muxer|doors|load|doors-vm|kernel|lab…]
 
 start   cold `husk run IMAGE true` (1 and 8 layers) against the bare QEMU with husk's own machine options, kernel and
         command line and an initramfs that only powers off; interleaved, so that both see the same machine
@@ -9,6 +9,7 @@ kernel  kernel to init on the qemu machine, bare QEMU as above and whole `husk r
 layer   a Debian root (one gzip layer) from an OCI layout into the store, against `umoci unpack` of the same image
 worker  resident memory of the worker without the guest's RAM, and its CPU time until its doors are open
 stdout  bytes per second that a workload's stdout delivers to a pipe of the caller
+blk     4 KiB random reads of a cached file through the block device without a guest, against a bare preadv loop, in CPU time
 muxer   the vsock muxer without a guest, against a bare unix socketpair (bench-muxer has more to say)
 doors   from a connection to its first byte through the doors, without a guest (bench-doors)
 load    kernel and initramfs into the `kvm` machine's memory, against read() of the same bytes (bench-load)
@@ -248,15 +249,25 @@ def stdout(home, folder):
     row("stdout of the workload", rates, "MB/s", "", ">= 60 MB/s", quantile(rates, .5) >= 60)
 
 
-def muxer(home, folder):
-    say("the muxer against a socketpair")
-    for line in subprocess.run([BUILD / "bench" / "bench-muxer", "--raw"], check=True, text=True, stdout=subprocess.PIPE).stdout.splitlines():
-        name, wanted, *ratios = line.split("\t")
+def ratios_of(command, name, other):
+    """A row for each line of a bench that prints a case, what is wanted (0: nothing) and the ratio of each round."""
+    for line in subprocess.run(command, check=True, text=True, stdout=subprocess.PIPE).stdout.splitlines():
+        case, wanted, *ratios = line.split("\t")
         ratios = [float(r) for r in ratios]
         median = quantile(ratios, .5)
         # Of a ratio the slow end is the small one: p99 is what 99 of 100 rounds reach.
-        ROWS.append((f"muxer, {name}", f"{median:.2f}", f"{quantile(ratios, .01):.2f}", str(len(ratios)),
-                     f"{median:.2f} x socketpair", f">= {wanted} x", "yes" if median >= float(wanted) else "NO"))
+        ROWS.append((f"{name}, {case}", f"{median:.2f}", f"{quantile(ratios, .01):.2f}", str(len(ratios)), f"{median:.2f} x {other}",
+                     *((f">= {wanted} x", "yes" if median >= float(wanted) else "NO") if float(wanted) else ("", ""))))
+
+
+def blk(home, folder):
+    say("the block device against preadv")
+    ratios_of([BUILD / "bench" / "bench-blk", "--raw", folder], "blk, 4 KiB reads", "preadv")
+
+
+def muxer(home, folder):
+    say("the muxer against a socketpair")
+    ratios_of([BUILD / "bench" / "bench-muxer", "--raw"], "muxer", "socketpair")
 
 
 def doors(home, folder):
@@ -291,7 +302,8 @@ def table():
 
 
 def main():
-    parts = {"start": start, "layer": layer, "worker": worker, "stdout": stdout, "muxer": muxer, "doors": doors, "load": load,
+    parts = {"start": start, "layer": layer, "worker": worker, "stdout": stdout, "blk": blk, "muxer": muxer, "doors": doors,
+             "load": load,
              "doors-vm": lambda home, folder: doors_vm.run(home, folder, row, say),
              "lab": lambda home, folder: lab_bench.run(row, say, PAIRS),
              "kernel": kernel}  # last: it brings a kernel into the home that the others would boot, too

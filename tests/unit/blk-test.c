@@ -169,12 +169,84 @@ static void test_framing(void)
 	CHECK(capacity[0] == 0 && capacity[1] == 0, "zeroes behind the configuration");
 }
 
+/** Every queue of several, and what the device says of itself. */
+static void test_queues(void)
+{
+	struct virtio_blk_config config;
+	uint32_t id, w;
+	blk_destroy(blk);
+	if (blk_create(disk, "serial", 4, &blk, NULL) < 0)
+		return;
+	struct virtio_device *device = blk_device(blk);
+	for (unsigned i = 0; i < 4; i++)
+		fake_queue(&d, i, 64);
+	fake_attach(&d, device, 4, FEATURES | 1ULL << VIRTIO_BLK_F_MQ);
+	device->ops->config_read(device, 0, &config, sizeof(config));
+	CHECK(device->ops->features(device) & 1ULL << VIRTIO_BLK_F_MQ && config.num_queues == 4,
+		"four queues are said");
+	CHECK(config.seg_max == 126 && config.blk_size == 512 && config.max_discard_seg == 16 &&
+			config.max_write_zeroes_seg == 16 && config.write_zeroes_may_unmap == 1,
+		"so are the limits");
+	memset(d.interrupts, 0, sizeof(d.interrupts));
+	struct virtio_blk_outhdr h = {.type = VIRTIO_BLK_T_IN, .sector = 1};
+	memcpy(d.ram + header, &h, sizeof(h));
+	unsigned fine = 0;
+	for (unsigned i = 4; i-- > 0;) {
+		struct fake_queue *queue = &d.queues[i];
+		memset(d.ram + data, 0, 512);
+		fake_desc(queue, 0, header, 16, NEXT, 1);
+		fake_desc(queue, 1, data, 512, NEXT | WRITE, 2);
+		fake_desc(queue, 2, status, 1, WRITE, 0);
+		fake_offer(queue, 0);
+		fake_kick(&d, i);
+		fine += fake_used(queue, &id, &w) && w == 513 && !memcmp(d.ram + data, "hello", 5) &&
+			d.interrupts[i] == 1;
+	}
+	CHECK(fine == 4, "each is served, and told, on its own");
+	for (unsigned kind = 0; kind < FAKE_MALFORMED; kind++) {
+		virtio_reset(device);
+		for (unsigned i = 0; i < 4; i++)
+			fake_queue(&d, i, 64);
+		fake_attach(&d, device, 4, FEATURES | 1ULL << VIRTIO_BLK_F_MQ);
+		const char *what = fake_malformed(&d, kind % 4, kind);
+		fake_kick(&d, kind % 4);
+		CHECK(d.needs_reset && !fake_used(&d.queues[kind % 4], &id, &w), what);
+	}
+}
+
+/** Buffers that overlap: the same page as header, data and status. */
+static void test_overlap(void)
+{
+	uint32_t id, w;
+	start(false);
+	struct virtio_blk_outhdr h = {.type = VIRTIO_BLK_T_IN, .sector = 1};
+	memcpy(d.ram + data, &h, sizeof(h));
+	fake_desc(q, 0, data, 16, NEXT, 1);
+	fake_desc(q, 1, data, 512, NEXT | WRITE, 2);
+	fake_desc(q, 2, data, 1, WRITE, 0);
+	fake_offer(q, 0);
+	fake_kick(&d, 0);
+	CHECK(fake_used(q, &id, &w) && w == 513 && d.ram[data] == VIRTIO_BLK_S_OK &&
+			!memcmp(d.ram + data + 1, "ello", 4),
+		"a header that the answer overwrites was read before");
+	fake_desc(q, 0, header, 16, NEXT, 1);
+	memcpy(d.ram + header, &h, sizeof(h));
+	for (uint16_t i = 1; i < 9; i++) /* the same 16 MiB again and again, the rings among them */
+		fake_desc(q, i, 4096, 16u << 20, NEXT | WRITE, (uint16_t)(i + 1));
+	fake_desc(q, 9, status, 1, WRITE, 0);
+	fake_offer(q, 0);
+	fake_kick(&d, 0);
+	CHECK(fake_used(q, &id, &w) && w == 1 && d.ram[status] == VIRTIO_BLK_S_IOERR, "more bytes than the disk has");
+}
+
 int main(void)
 {
 	test_requests();
 	test_zeroes();
 	test_read_only();
 	test_framing();
+	test_queues();
+	test_overlap();
 	blk_destroy(blk);
 	disk_close(disk);
 	fake_destroy(&d);
