@@ -155,14 +155,15 @@ static void write_status(struct virtio_mmio *s, uint32_t value)
 
 static uint32_t read_register(struct virtio_mmio *s, uint32_t offset)
 {
-	const struct mmio_queue *q = selected(s);
+	const struct mmio_queue *q;
 
 	switch (offset) {
 	case VIRTIO_MMIO_DEVICE_FEATURES:
 		return s->device_features_sel > 1 ? 0 : (uint32_t)(offered(s) >> 32 * s->device_features_sel);
 	case VIRTIO_MMIO_QUEUE_NUM_MAX:
-		return q ? MMIO_QUEUE_NUM_MAX : 0;
+		return selected(s) ? MMIO_QUEUE_NUM_MAX : 0;
 	case VIRTIO_MMIO_QUEUE_READY:
+		q = selected(s);
 		return q && q->ready;
 	case VIRTIO_MMIO_INTERRUPT_STATUS:
 		return __atomic_load_n(&s->interrupt_status, __ATOMIC_SEQ_CST);
@@ -282,6 +283,11 @@ static void write_register(struct virtio_mmio *s, uint32_t offset, uint32_t valu
 		write_queue(s, offset, value);
 		break;
 	}
+}
+
+bool virtio_mmio_needs_lock(uint64_t offset)
+{
+	return offset != VIRTIO_MMIO_INTERRUPT_STATUS && offset != VIRTIO_MMIO_INTERRUPT_ACK;
 }
 
 bool virtio_mmio_reaches_device(uint64_t offset)

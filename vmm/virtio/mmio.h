@@ -12,7 +12,8 @@
  * after raises the line again.
  *
  * Threads: a vCPU's thread may read, and write where virtio_mmio_reaches_device() says no, with the loop's lock held; other
- * writes run the device and belong into the loop's thread.
+ * writes run the device and belong into the loop's thread. The two registers of each interrupt need no lock
+ * (virtio_mmio_needs_lock()), so that a guest's interrupt handler does not wait for requests that the loop is serving.
  */
 #ifndef VMM_VIRTIO_MMIO_H
 #define VMM_VIRTIO_MMIO_H
@@ -47,6 +48,8 @@ int virtio_mmio_kick_fd(const struct virtio_mmio *slot);
 /** A guest's access, @n bytes (1 to 8) at @offset of the window. */
 void virtio_mmio_read(struct virtio_mmio *slot, uint64_t offset, void *bytes, unsigned n);
 void virtio_mmio_write(struct virtio_mmio *slot, uint64_t offset, const void *bytes, unsigned n);
+/** False for the registers of an interrupt, which any thread may access at any time. */
+bool virtio_mmio_needs_lock(uint64_t offset);
 /** True for an offset whose write runs the device's code. */
 bool virtio_mmio_reaches_device(uint64_t offset);
 

@@ -45,24 +45,45 @@ static const struct bus_window *find(struct bus *bus, uint64_t address, unsigned
 		else
 			break;
 	}
-	bus->unclaimed++;
+	__atomic_fetch_add(&bus->unclaimed, 1, __ATOMIC_RELAXED);
 	return NULL;
+}
+
+/** The lock that an access at @offset of @w needs, taken; or NULL. */
+static pthread_mutex_t *lock_for(struct bus *bus, const struct bus_window *w, uint64_t offset)
+{
+	if (!bus->lock || (w->ops->needs_lock && !w->ops->needs_lock(offset)))
+		return NULL;
+	pthread_mutex_lock(bus->lock);
+	return bus->lock;
+}
+
+static void unlock(pthread_mutex_t *lock)
+{
+	if (lock)
+		pthread_mutex_unlock(lock);
 }
 
 void bus_read(struct bus *bus, uint64_t address, void *bytes, unsigned n)
 {
 	const struct bus_window *w = find(bus, address, n);
 
-	if (w)
-		w->ops->read(w->data, address - w->base, bytes, n);
-	else
+	if (!w) {
 		memset(bytes, 0xff, n);
+		return;
+	}
+	pthread_mutex_t *lock = lock_for(bus, w, address - w->base);
+	w->ops->read(w->data, address - w->base, bytes, n);
+	unlock(lock);
 }
 
 void bus_write(struct bus *bus, uint64_t address, const void *bytes, unsigned n)
 {
 	const struct bus_window *w = find(bus, address, n);
 
-	if (w)
-		w->ops->write(w->data, address - w->base, bytes, n);
+	if (!w)
+		return;
+	pthread_mutex_t *lock = lock_for(bus, w, address - w->base);
+	w->ops->write(w->data, address - w->base, bytes, n);
+	unlock(lock);
 }

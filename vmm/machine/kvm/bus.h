@@ -11,6 +11,8 @@
 
 #include "base/error.h"
 
+#include <pthread.h>
+#include <stdbool.h>
 #include <stdint.h>
 
 #define BUS_WINDOWS_MAX 32
@@ -20,6 +22,8 @@
 struct bus_ops {
 	void (*read)(void *data, uint64_t offset, void *bytes, unsigned n);
 	void (*write)(void *data, uint64_t offset, const void *bytes, unsigned n);
+	/** False for an offset that may be accessed without the bus's lock; NULL: none may. */
+	bool (*needs_lock)(uint64_t offset);
 };
 
 struct bus_window {
@@ -28,11 +32,12 @@ struct bus_window {
 	void *data;
 };
 
-/** Zero-initialised is empty. */
+/** Zero-initialised is empty. Its windows do not change once it is used. */
 struct bus {
+	pthread_mutex_t *lock; /* taken for each access that needs it; NULL: one thread alone uses the bus */
 	unsigned n;
 	struct bus_window windows[BUS_WINDOWS_MAX];
-	uint64_t unclaimed; /* accesses that nobody answered */
+	uint64_t unclaimed; /* accesses that nobody answered; atomic */
 };
 
 /** -EINVAL: an empty window or one that wraps; -EEXIST: it overlaps another; -ENOSPC. */

@@ -10,7 +10,9 @@
 #include <stdarg.h>
 #include <stdlib.h>
 #include <sys/eventfd.h>
+#include <sys/random.h>
 
+#define GENERATION_SIZE 16
 #define SPARE_SLOTS 4 /* windows with no device yet; fewer when the devices leave less room */
 
 /* ---- the loop's thread is told ---- */
@@ -283,6 +285,7 @@ static struct machine *allocate(const struct machine_setup *setup)
 		return NULL;
 	m->loop = setup->loop;
 	m->setup = *setup;
+	m->mmio.lock = m->ports.lock = setup->loop->lock;
 	m->kvm.fd = m->vm.fd = m->serial_irq = m->power_irq = m->news.fd = -1;
 	pthread_cond_init(&m->called, NULL);
 	pthread_cond_init(&m->changed, NULL);
@@ -329,6 +332,16 @@ static int kvm_machine_create(const struct machine_setup *setup, struct machine 
 	return 0;
 }
 
+/** A new generation for every start: a guest that knows the VM generation id mixes it into its random generator. */
+static int write_generation(struct machine *m, struct husk_error *err)
+{
+	void *at = memory_at(m->setup.memory, X86_VMGENID, GENERATION_SIZE);
+
+	if (!at)
+		return error_set(err, -ENOSPC, "the VM's memory has no place for its generation id");
+	return getrandom(at, GENERATION_SIZE, 0) == GENERATION_SIZE ? 0 : error_errno(err, "make a generation id");
+}
+
 /** Kernel, tables and registers; then what they came from is not needed any more. */
 static int load(struct machine *m, struct husk_error *err)
 {
@@ -339,6 +352,7 @@ static int load(struct machine *m, struct husk_error *err)
 		.cmdline = m->setup.cmdline};
 
 	int rc = acpi_build(m->setup.memory, &acpi, &boot.rsdp, err);
+	rc = rc < 0 ? rc : write_generation(m, err);
 	rc = rc < 0 ? rc : x86_boot_load(&boot, &m->entry, err);
 	if (rc < 0)
 		return rc;

@@ -45,7 +45,7 @@ static void slot_write(void *data, uint64_t offset, const void *bytes, unsigned 
 		virtio_mmio_write(s->mmio, offset, bytes, n);
 }
 
-static const struct bus_ops slot_ops = {.read = slot_read, .write = slot_write};
+static const struct bus_ops slot_ops = {.read = slot_read, .write = slot_write, .needs_lock = virtio_mmio_needs_lock};
 
 static void on_interrupt(void *data)
 {

@@ -95,14 +95,12 @@ static void on_io(struct vcpu *v)
 		machine_end(m, MACHINE_LOST, "KVM described a port access outside of its page");
 		return;
 	}
-	pthread_mutex_lock(m->loop->lock);
 	for (uint32_t i = 0; i < run->io.count; i++, at += size) {
 		if (run->io.direction == KVM_EXIT_IO_IN)
 			bus_read(&m->ports, run->io.port, at, (unsigned)size);
 		else
 			bus_write(&m->ports, run->io.port, at, (unsigned)size);
 	}
-	pthread_mutex_unlock(m->loop->lock);
 }
 
 static void on_mmio(struct vcpu *v)
@@ -111,12 +109,10 @@ static void on_mmio(struct vcpu *v)
 	struct machine *m = v->machine;
 	unsigned n = run->mmio.len < sizeof(run->mmio.data) ? run->mmio.len : sizeof(run->mmio.data);
 
-	pthread_mutex_lock(m->loop->lock);
 	if (run->mmio.is_write)
 		bus_write(&m->mmio, run->mmio.phys_addr, run->mmio.data, n);
 	else
 		bus_read(&m->mmio, run->mmio.phys_addr, run->mmio.data, n);
-	pthread_mutex_unlock(m->loop->lock);
 }
 
 static void on_shutdown(struct vcpu *v)

@@ -3,7 +3,7 @@
  * vcpu.h - one vCPU: its thread, and what its exits mean
  *
  * Theory of operation: a thread per vCPU runs the guest until it exits. Accesses to ports and to addresses without memory go
- * to the machine's buses with the device lock held, the lock that the worker's loop holds while it delivers events; so a
+ * to the machine's buses, which take the device lock, the one that the worker's loop holds while it delivers events; so a
  * device never sees two threads at once. Everything else that KVM may say ends the machine with a reason: a guest that shut
  * its CPU down, an instruction that KVM could not emulate, a state that the CPU refused.
  *
