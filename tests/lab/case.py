@@ -19,11 +19,11 @@ TABLE = {}
 
 
 class Case:
-    """One line of the table. @argv: what is run in the lab, at the top of the checkout. @tap: it says what it checked."""
+    """One line of the table. @argv: what is run, in the folder @cwd of the checkout, and says in TAP what it checked."""
 
-    def __init__(self, name, seconds, everyday, argv, function=None, tap=True):
+    def __init__(self, name, seconds, everyday, argv, function=None, cwd="."):
         self.name, self.seconds, self.everyday, self.argv = name, seconds, everyday, argv
-        self.function, self.tap = function, tap
+        self.function, self.cwd = function, cwd
 
 
 def add(name, seconds, everyday, argv, **more):

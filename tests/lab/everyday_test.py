@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
 # timeout: 1000
-# runs alone: an emulated host with two CPUs wants this machine's cores for itself
+# runs alone: an emulated host wants this machine's cores for itself
 """everyday_test.py - the lab's cases of every day, as one suite of `make test` (`make test-kvm` runs them alone)."""
 import os
 import pathlib

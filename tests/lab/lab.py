@@ -10,6 +10,7 @@ import contextlib
 import os
 import pathlib
 import re
+import resource
 import signal
 import subprocess
 import sys
@@ -76,11 +77,15 @@ class Here:
     def __exit__(self, *_):
         return None
 
-    def console(self):
+    def console(self, _=0):
         return ""
 
-    def run(self, argv, seconds=None, out=None, err=None, env=None):
-        process = subprocess.Popen(argv, cwd=lib.TOP, env={**os.environ, **env}, stdin=subprocess.DEVNULL,
+    def cpu_seconds(self):
+        usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return usage.ru_utime + usage.ru_stime
+
+    def run(self, argv, seconds=None, out=None, err=None, env=None, cwd="."):
+        process = subprocess.Popen(argv, cwd=lib.TOP / cwd, env={**os.environ, **env}, stdin=subprocess.DEVNULL,
                                    stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True)
         try:
             said, _ = process.communicate(timeout=seconds)
@@ -98,13 +103,13 @@ def hardware_here():
     return re.search(rb"^ok +kvm ", found.stdout, re.M) is not None
 
 
-def verdict(status, said, tap):
+def verdict(status, said):
     """Why a case failed, or ''."""
     if status is None:
         return "still running at its time limit"
-    if tap and (bad := re.findall(r"^not ok \d+ - (.*)$", said, re.M)):
+    if bad := re.findall(r"^not ok \d+ - (.*)$", said, re.M):
         return f"{len(bad)} checks failed: {bad[0]}"
-    if tap and not re.search(r"^1\.\.\d+", said, re.M):
+    if not re.search(r"^1\.\.\d+", said, re.M):
         return f"ended before its plan was kept (exit status {status})"
     return f"exit status {status}" if status not in (0, 77) else ""
 
@@ -112,21 +117,21 @@ def verdict(status, said, tap):
 def run_case(lab, number, chosen, patience):
     """Run one case and report it; True when it passed."""
     collected = bytearray()
-    begun = time.monotonic()
-    broken = ""
+    begun, used, broken = time.monotonic(), lab.cpu_seconds(), ""
     try:
-        status = lab.run(chosen.argv, chosen.seconds * patience, collected.extend, collected.extend, env=ENVIRONMENT)
+        status = lab.run(chosen.argv, chosen.seconds * patience, collected.extend, collected.extend, env=ENVIRONMENT,
+                         cwd=chosen.cwd)
     except machine.Broken as error:
         status, broken = 125, str(error)
     said = collected.decode(errors="replace")
-    why = broken.splitlines()[0] if broken else verdict(status, said, chosen.tap)
+    why = broken.splitlines()[0] if broken else verdict(status, said)
     for line in said.splitlines():
         line = line[:400]
         print(f"    {line}" if re.match(r"(not )?ok |1\.\.", line) else f"    # {line.lstrip('# ')}")
     for line in broken.splitlines() + (lab.console(15).splitlines() if why and not broken and lab.console() else []):
         print(f"    # console: {line}")
-    print(f"{'not ok' if why else 'ok'} {number} - {chosen.name} ({time.monotonic() - begun:.1f} s){': ' + why if why else ''}",
-          flush=True)
+    took = f"{time.monotonic() - begun:.1f} s" + ("" if broken else f", {lab.cpu_seconds() - used:.1f} s of CPU")
+    print(f"{'not ok' if why else 'ok'} {number} - {chosen.name} ({took}){': ' + why if why else ''}", flush=True)
     if broken:
         raise machine.Broken(why)
     return not why
@@ -179,7 +184,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, epilog=HELP, formatter_class=argparse.RawDescriptionHelpFormatter)
     verbs = parser.add_subparsers(dest="verb", required=True)
     common = argparse.ArgumentParser(add_help=False)
-    common.add_argument("--smp", type=int, default=2, help="CPUs of the lab (2)")
+    common.add_argument("--smp", type=int, default=4, help="CPUs of the lab (4)")
     common.add_argument("--memory", type=int, default=6144, help="MiB of the lab (6144)")
     common.add_argument("--icount", action="store_true", help="guest time follows instructions; for measuring, with --smp 1")
     common.add_argument("--bench", action="store_true", help="the lab that has QEMU in it, to compare with")

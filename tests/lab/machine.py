@@ -110,8 +110,10 @@ def stage(folder, build):
     home = folder / "home"
     home.mkdir(mode=0o700)
     link_tree(cache / "kernel" / "kernels", home / "kernels")
-    subprocess.run([lib.HUSK, "import", images.busybox(), "busybox"], check=True, stdout=subprocess.DEVNULL,
-                   env={**os.environ, "HUSK_HOME": str(home)}, stdin=subprocess.DEVNULL)
+    done = subprocess.run([lib.HUSK, "import", images.busybox(), "busybox"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                          env={**os.environ, "HUSK_HOME": str(home)}, stdin=subprocess.DEVNULL)
+    if done.returncode:
+        raise Broken(f"cannot import busybox: {done.stdout.decode(errors='replace')}")
 
 
 def stage_images(cache):
@@ -130,7 +132,7 @@ def stage_images(cache):
 class Lab:
     """A lab host that runs. Use it with `with`; run() runs one command in it."""
 
-    def __init__(self, kind="everyday", smp=2, memory=6144, icount=False, build=None):
+    def __init__(self, kind="everyday", smp=4, memory=6144, icount=False, build=None):
         self.kind, self.smp, self.memory, self.icount = kind, smp, memory, icount
         self.build = pathlib.Path(build or pathlib.Path(lib.HUSK).parent.parent)
         self.reader, self.frames, self.commands = wire.Reader(), [], 0
@@ -203,6 +205,11 @@ class Lab:
         if not json.loads(payload)["kvm"]:
             raise Broken(f"the lab has no /dev/kvm\n{self.console()}")
 
+    def cpu_seconds(self):
+        """CPU time that the lab has taken of this machine: what it costs, however busy that is."""
+        fields = pathlib.Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
     def console(self, lines=60):
         """The tail of what the lab's kernel, and QEMU, said."""
         said = b""
@@ -230,12 +237,12 @@ class Lab:
     def send(self, kind, number, payload=b""):
         self.channel.sendall(wire.frame(kind, number, payload))
 
-    def run(self, argv, seconds=None, out=None, err=None, stdin=None, env=None, cwd=TREE):
+    def run(self, argv, seconds=None, out=None, err=None, stdin=None, env=None, cwd="."):
         """Run @argv in the lab; its exit status (128 + n for a signal), or None when it was ended after @seconds. Output goes to
         the callables @out and @err as it comes; @stdin: a descriptor to read from."""
         self.commands += 1
         number = self.commands
-        request = {"argv": [str(a) for a in argv], "cwd": cwd, "env": env or {}}
+        request = {"argv": [str(a) for a in argv], "cwd": f"{TREE}/{cwd}", "env": env or {}}
         self.send(wire.RUN, number, json.dumps(request).encode())
         if stdin is None:
             self.send(wire.STDIN, number)
