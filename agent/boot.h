@@ -30,6 +30,7 @@ enum boot_tag {
 	BOOT_ENTROPY = 13,    /* bytes: credited to the guest's random generator */
 	BOOT_LATE_MODULE = 14, /* as BOOT_MODULE: loaded once the agent is ready; one that fails is said on the console */
 	BOOT_STOP_SIGNAL = 15, /* u32: 1..64, asks the workload to end when the power button is pressed; default SIGTERM */
+	BOOT_DISK = 16,       /* string, repeated: "vdb SERIAL": a disk of the user's, for the workload's /dev */
 };
 
 /* husk-init as the workload of a self-test: called with this word it says this line and exits with this status. */

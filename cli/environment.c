@@ -23,6 +23,11 @@ static int append(struct environment *env, char *entry, struct husk_error *err)
 	return 0;
 }
 
+int environment_keep(struct environment *env, const char *text, struct husk_error *err)
+{
+	return append(env, strdup(text), err);
+}
+
 int environment_add(struct environment *env, const char *text, struct husk_error *err)
 {
 	size_t name = strcspn(text, "=");

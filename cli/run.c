@@ -10,6 +10,7 @@
 #include "base/cleanup.h"
 #include "base/error.h"
 #include "base/parse.h"
+#include "cli/config.h"
 #include "cli/doors.h"
 #include "cli/environment.h"
 #include "cli/terminal.h"
@@ -17,6 +18,7 @@
 
 #include <jansson.h>
 #include <signal.h>
+#include <stddef.h>
 #include <string.h>
 
 #define FIRST_DOOR_ID 3
@@ -24,8 +26,10 @@
 /** A configuration with what it points to. */
 struct request {
 	struct husk_vm_config config;
+	struct husk_vm_json *json;
 	struct environment env;
 	struct door_list doors;
+	struct disk_list disks;
 	const char *entrypoint[2];
 };
 
@@ -33,6 +37,8 @@ static void request_free(struct request *r)
 {
 	environment_free(&r->env);
 	door_list_free(&r->doors);
+	disk_list_free(&r->disks);
+	husk_vm_json_free(r->json);
 }
 
 static int take_numbers(struct cli *cli, struct husk_vm_config *config, struct husk_error *err)
@@ -58,9 +64,17 @@ static int take_numbers(struct cli *cli, struct husk_vm_config *config, struct h
 	return rc;
 }
 
+/** Those of the configuration first, so that the command line's win. */
 static int take_environment(struct cli *cli, struct request *r, struct husk_error *err)
 {
 	const char *value;
+	if (!cli_value(cli, "env") && !cli_value(cli, "env-file"))
+		return 0;
+	for (const char *const *one = r->config.env; one && *one; one++) {
+		int rc = environment_keep(&r->env, *one, err);
+		if (rc < 0)
+			return rc;
+	}
 	for (size_t i = 0; (value = cli_nth(cli, "env-file", i)); i++) {
 		int rc = environment_add_file(&r->env, value, err);
 		if (rc < 0)
@@ -75,34 +89,61 @@ static int take_environment(struct cli *cli, struct request *r, struct husk_erro
 	return 0;
 }
 
-static void take_texts(struct cli *cli, struct request *r)
+/** Options that are a field as they stand. */
+static const struct {
+	const char *option;
+	size_t offset;
+} text_options[] =
+	{
+		{"cmdline", offsetof(struct husk_vm_config, cmdline)},
+		{"hostname", offsetof(struct husk_vm_config, hostname)},
+		{"initramfs", offsetof(struct husk_vm_config, initramfs)},
+		{"kernel", offsetof(struct husk_vm_config, kernel)},
+		{"machine", offsetof(struct husk_vm_config, machine)},
+		{"name", offsetof(struct husk_vm_config, name)},
+		{"platform", offsetof(struct husk_vm_config, platform)},
+		{"user", offsetof(struct husk_vm_config, user)},
+		{"workdir", offsetof(struct husk_vm_config, working_dir)},
+},
+  flag_options[] = {
+	  {"init", offsetof(struct husk_vm_config, init)},
+	  {"offline", offsetof(struct husk_vm_config, offline)},
+	  {"read-only", offsetof(struct husk_vm_config, read_only)},
+	  {"require-hardware", offsetof(struct husk_vm_config, require_hardware)},
+	  {"tty", offsetof(struct husk_vm_config, tty)},
+};
+
+static int take_texts(struct cli *cli, struct request *r, struct husk_error *err)
 {
 	struct husk_vm_config *c = &r->config;
-	const char *pull = cli_value(cli, "pull");
-	c->image = cli->operands[0];
-	c->command = cli->n_operands > 1 ? cli->operands + 1 : NULL;
+	const char *pull = cli_value(cli, "pull"), *vsock = cli_value(cli, "vsock-port");
+	for (size_t i = 0; i < ARRAY_SIZE(text_options); i++) {
+		const char *value = cli_value(cli, text_options[i].option);
+		if (value)
+			*(const char **)((char *)c + text_options[i].offset) = value;
+	}
+	for (size_t i = 0; i < ARRAY_SIZE(flag_options); i++)
+		if (cli_value(cli, flag_options[i].option))
+			*(bool *)((char *)c + flag_options[i].offset) = cli_flag(cli, flag_options[i].option);
+	if (cli->n_operands)
+		c->image = cli->operands[0];
+	if (cli->n_operands > 1)
+		c->command = cli->operands + 1;
+	if (!c->image)
+		return error_set(err, -EINVAL, "something is missing: husk run %s", cli->verb->operands);
 	if ((r->entrypoint[0] = cli_value(cli, "entrypoint")))
 		c->entrypoint = r->entrypoint;
-	c->working_dir = cli_value(cli, "workdir");
-	c->user = cli_value(cli, "user");
-	c->hostname = cli_value(cli, "hostname");
-	c->name = cli_value(cli, "name");
-	c->machine = cli_value(cli, "machine");
-	c->platform = cli_value(cli, "platform");
-	c->kernel = cli_value(cli, "kernel");
-	c->initramfs = cli_value(cli, "initramfs");
-	c->cmdline = cli_value(cli, "cmdline");
-	c->pull = !pull                         ? HUSK_PULL_MISSING
-		  : strcmp(pull, "always") == 0 ? HUSK_PULL_ALWAYS
-		  : strcmp(pull, "never") == 0  ? HUSK_PULL_NEVER
-						: HUSK_PULL_MISSING;
+	if (pull)
+		c->pull = strcmp(pull, "always") == 0  ? HUSK_PULL_ALWAYS
+			  : strcmp(pull, "never") == 0 ? HUSK_PULL_NEVER
+						       : HUSK_PULL_MISSING;
+	return vsock ? vsock_parse(vsock, c, err) : 0;
 }
 
 /** Streams and terminal. Docker's rule and words for a terminal that is not there. */
 static int take_streams(struct cli *cli, struct husk_vm_config *c, struct husk_error *err)
 {
 	bool interactive = cli_flag(cli, "interactive");
-	c->tty = cli_flag(cli, "tty");
 	if (c->tty && interactive && !isatty(STDIN_FILENO))
 		return error_set(err, -ENOTTY, "the input device is not a TTY");
 	c->stdin_fd = interactive ? STDIN_FILENO : -1;
@@ -117,8 +158,10 @@ static int take_doors(struct cli *cli, struct request *r, struct husk_error *err
 {
 	const char *wait = cli_value(cli, "listen-wait");
 	int rc = door_list_take(&r->doors, cli, err);
-	r->config.doors = r->doors.doors;
-	r->config.n_doors = r->doors.n;
+	if (r->doors.n) {
+		r->config.doors = r->doors.doors;
+		r->config.n_doors = r->doors.n;
+	}
 	if (rc == 0 && wait)
 		rc = parse_duration(wait, "--listen-wait", &r->config.listen_wait_ms, err);
 	if (rc == 0 && wait && !r->config.listen_wait_ms)
@@ -126,19 +169,28 @@ static int take_doors(struct cli *cli, struct request *r, struct husk_error *err
 	return rc;
 }
 
+static int take_disks(struct cli *cli, struct request *r, struct husk_error *err)
+{
+	int rc = disk_list_take(&r->disks, cli, err);
+	if (r->disks.n) {
+		r->config.disks = r->disks.disks;
+		r->config.n_disks = r->disks.n;
+	}
+	return rc;
+}
+
+/** The file first, the command line over it. */
 static int take_request(struct cli *cli, struct request *r, struct husk_error *err)
 {
 	struct husk_vm_config *c = &r->config;
 	husk_vm_config_init(c);
-	take_texts(cli, r);
-	c->init = cli_flag(cli, "init");
-	c->read_only = cli_flag(cli, "read-only");
-	c->require_hardware = cli_flag(cli, "require-hardware");
-	c->offline = cli_flag(cli, "offline");
+	int rc = config_take_file(cli, c, &r->json, err);
 	c->progress_fd = cli_progress_fd(cli);
-	int rc = take_numbers(cli, c, err);
+	rc = rc < 0 ? rc : take_texts(cli, r, err);
+	rc = rc < 0 ? rc : take_numbers(cli, c, err);
 	rc = rc < 0 ? rc : take_environment(cli, r, err);
 	rc = rc < 0 ? rc : take_doors(cli, r, err);
+	rc = rc < 0 ? rc : take_disks(cli, r, err);
 	return rc < 0 ? rc : take_streams(cli, c, err);
 }
 
@@ -148,14 +200,14 @@ static void say_ports(struct husk_vm *vm, const struct request *r)
 	CLEANUP_FREE char *text = NULL;
 	json_t *door;
 	size_t index;
-	if (!r->doors.n || husk_vm_inspect(vm, &text, NULL) < 0)
+	if (!r->config.n_doors || husk_vm_inspect(vm, &text, NULL) < 0)
 		return;
 	json_t *json = json_loads(text, 0, NULL);
 	json_array_foreach(json_object_get(json, "doors"), index, door)
 	{
 		size_t at = (size_t)json_integer_value(json_object_get(door, "id")) - FIRST_DOOR_ID;
 		const char *endpoint = json_string_value(json_object_get(door, "endpoint"));
-		const struct husk_door *asked = at < r->doors.n ? &r->doors.doors[at] : NULL;
+		const struct husk_door *asked = at < r->config.n_doors ? &r->config.doors[at] : NULL;
 		if (!asked || asked->path || asked->port || !endpoint)
 			continue;
 		if (asked->guest_port)

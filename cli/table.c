@@ -46,7 +46,16 @@
 
 static const struct option run_options[] = {
 	{.name = "cmdline", .value = "TEXT", .any = true, .help = "Append to the guest's kernel command line"},
+	{.name = "config",
+		.value = "FILE",
+		.help = "Read the VM's configuration, JSON, from a file, or from stdin with '-'; other options count "
+			"more"},
 	{.name = "cpus", .value = "N", .help = "Number of CPUs, a whole number (default 1)"},
+	{.name = "disk",
+		.value = "PATH[:ro][,serial=S]",
+		.many = true,
+		.help = "Give the VM a disk, a raw image or a block device: /dev/vdb, the next one /dev/vdc, and so "
+			"on"},
 	{.name = "entrypoint", .value = "PROGRAM", .help = "Use this instead of the image's Entrypoint; \"\" for none"},
 	{.name = "env",
 		.letter = 'e',
@@ -98,6 +107,11 @@ static const struct option run_options[] = {
 	{.name = "tty", .letter = 't', .help = "Give the command a terminal"},
 	{.name = "user", .letter = 'u', .value = "USER[:GROUP]", .help = "Run as this user, names or numbers"},
 	OPTION_VSOCK_MUX,
+	{.name = "vsock-port",
+		.value = "WHICH",
+		.help = "The host ports that the guest reaches over vsock: any (default), none, auto for one from "
+			"50000 to "
+			"59999, or a number; the guest finds the port in HUSK_VSOCK_PORT"},
 	{.name = "workdir", .letter = 'w', .value = "DIR", .help = "Working directory in the guest"},
 	{0},
 };
@@ -190,6 +204,13 @@ static const char run_description[] =
 	"Exit status: the command's own; 128 + n when signal n ended it; 124 when --timeout was over; 125 when husk or "
 	"the VM "
 	"failed; 126 when the command cannot be executed, 127 when it is not found.\n\n"
+	"With --config IMAGE may be left out: the file names it then. An option on the command line counts more than "
+	"the "
+	"file: it "
+	"replaces a single value and the list of disks or doors, and adds to the environment. docs/configuration.md "
+	"has "
+	"every "
+	"field; 'husk inspect' shows the configuration of a running VM as 'config'.\n\n"
 	"Signals are passed on to the command; SIGTERM becomes the image's StopSignal. A third Ctrl-C ends the VM.";
 
 static const char expose_description[] =
@@ -202,7 +223,7 @@ static const char expose_description[] =
 
 const struct verb cli_verbs[] = {
 	{"run", "IMAGE [COMMAND [ARG…]]", "Run a command in a microVM made from an image", run_description, run_options,
-		1, -1, .rest = true, .run = verb_run},
+		0, -1, .rest = true, .run = verb_run},
 	{"expose", "VM", "Open doors of a running VM", expose_description, expose_options, 1, 1, .run = verb_expose},
 	{"unexpose", "VM ENDPOINT…", "Close doors of a running VM",
 		"ENDPOINT is what 'husk expose' and 'husk inspect' show. Connections that reached the guest live on.",

@@ -44,8 +44,31 @@ static const char *const machine_cmdline[] = {
 	[VMM_MACHINE_KVM] = "earlycon=uart8250,io,0x3f8 console=hvc1 reboot=a",
 };
 
+int boot_disk_name(size_t slot, char name[BOOT_DISK_NAME])
+{
+	if (slot >= 26)
+		return -E2BIG;
+	snprintf(name, BOOT_DISK_NAME, "vd%c", (char)('a' + slot));
+	return 0;
+}
+
+/** The disks of a VM by their slots: the root, the user's in their order, scratch. */
+static int put_disks(const struct open_disks *disks, struct buffer *b)
+{
+	char name[BOOT_DISK_NAME], entry[BOOT_DISK_NAME + 1 + VMM_SERIAL_MAX + 1];
+	int rc = boot_disk_name(0, name);
+	rc = rc < 0 ? rc : tlv_put_string(b, BOOT_ROOT_DEVICE, name);
+	for (size_t i = 0; i < disks->n && rc == 0; i++) {
+		rc = boot_disk_name(1 + i, name);
+		snprintf(entry, sizeof(entry), "%s %s", name, disks->disk[i].serial);
+		rc = rc < 0 ? rc : tlv_put_string(b, BOOT_DISK, entry);
+	}
+	rc = rc < 0 ? rc : boot_disk_name(1 + disks->n, name);
+	return rc < 0 ? rc : tlv_put_string(b, BOOT_SCRATCH_DEVICE, name);
+}
+
 static int put_envelope(const struct husk_vm_config *config, const struct image_record *image, const char *id,
-	const struct boot *boot, struct buffer *b)
+	const struct boot *boot, const struct open_disks *disks, struct buffer *b)
 {
 	uint8_t entropy[ENTROPY_SIZE];
 	struct timespec now;
@@ -60,9 +83,8 @@ static int put_envelope(const struct husk_vm_config *config, const struct image_
 		if (use != KERNEL_MODULE_UNUSED)
 			rc = tlv_put_string(b, use == KERNEL_MODULE_LATE ? BOOT_LATE_MODULE : BOOT_MODULE, *module);
 	}
-	rc = rc < 0 ? rc : tlv_put_string(b, BOOT_ROOT_DEVICE, "vda");
+	rc = rc < 0 ? rc : put_disks(disks, b);
 	rc = rc < 0 ? rc : tlv_put_u32(b, BOOT_LAYERS, (uint32_t)image->n_layers);
-	rc = rc < 0 ? rc : tlv_put_string(b, BOOT_SCRATCH_DEVICE, "vdb");
 	rc = rc < 0 ? rc : tlv_put_u32(b, BOOT_FLAGS, config->read_only ? BOOT_FLAG_READ_ONLY : 0);
 	rc = rc < 0 ? rc : tlv_put_u32(b, BOOT_STOP_SIGNAL, (uint32_t)exec_stop_signal(image->stop_signal));
 	rc = rc < 0 ? rc : tlv_put_string(b, BOOT_HOSTNAME, config->hostname ? config->hostname : id);
@@ -128,23 +150,20 @@ static int open_file(const char *path, const char *what, struct husk_error *err)
 	struct stat st;
 	CLEANUP_FD int fd = open(path, O_RDONLY | O_CLOEXEC);
 	if (fd < 0 || fstat(fd, &st) < 0)
-		return error_errno(err, "open the %s %s", what, path);
+		return error_errno(err, "%s: '%s'", what, path);
 	if (!S_ISREG(st.st_mode) || st.st_size == 0)
-		return error_set(err, -EINVAL, "the %s %s is not a file with content", what, path);
+		return error_set(err, -EINVAL, "%s: '%s' is not a file with content", what, path);
 	return steal_fd(&fd);
 }
 
 static int put_cmdline(const struct husk_vm_config *config, struct boot *boot, struct husk_error *err)
 {
 	const char *more = config->cmdline ? config->cmdline : "";
-	for (const char *c = more; *c; c++)
-		if ((unsigned char)*c < ' ')
-			return error_set(err, -EINVAL, "the kernel command line contains a control character");
 	boot->cmdline = path_format("%s %s%s%s", machine_cmdline[boot->machine], common_cmdline, *more ? " " : "", more);
 	if (!boot->cmdline)
 		return error_set(err, -ENOMEM, "build the kernel command line: out of memory");
 	if (strlen(boot->cmdline) > CMDLINE_MAX)
-		return error_set(err, -E2BIG, "the kernel command line has %zu bytes; %d are possible",
+		return error_set(err, -E2BIG, "cmdline: the kernel command line has %zu bytes; %d are possible",
 			strlen(boot->cmdline), CMDLINE_MAX);
 	return 0;
 }
@@ -158,7 +177,7 @@ int boot_open(const struct husk *husk, const struct husk_vm_config *config, enum
 	if (rc == 0 && !path)
 		rc = kernel_find(husk->home, config->kernel, &boot->kernel, err);
 	if (rc < 0)
-		return rc;
+		return config->kernel && !path ? error_prefix(err, "kernel") : rc;
 	boot->kernel_fd = open_file(path ? config->kernel : boot->kernel.image, "kernel", err);
 	if (boot->kernel_fd < 0)
 		return boot->kernel_fd;
@@ -168,12 +187,12 @@ int boot_open(const struct husk *husk, const struct husk_vm_config *config, enum
 }
 
 int boot_build(const struct husk *husk, const struct husk_vm_config *config, const struct image_record *image,
-	const char *id, struct boot *boot, struct husk_error *err)
+	const char *id, const struct open_disks *disks, struct boot *boot, struct husk_error *err)
 {
 	CLEANUP_BUFFER struct buffer envelope = {0};
 	if (config->initramfs)
 		return 0;
-	if (put_envelope(config, image, id, boot, &envelope) < 0)
+	if (put_envelope(config, image, id, boot, disks, &envelope) < 0)
 		return error_set(err, -ENOMEM, "build the boot envelope: out of memory");
 	if (envelope.size > BOOT_SIZE_MAX)
 		return error_set(err, -E2BIG, "the image has too many volumes");

@@ -3,10 +3,13 @@
 #ifndef ENGINE_BOOT_H
 #define ENGINE_BOOT_H
 
+#include "engine/disks.h"
 #include "engine/engine.h"
 #include "engine/kernel.h"
 #include "image/record.h"
 #include "vmm/config.h"
+
+#define BOOT_DISK_NAME 8
 
 /** Owned; free with boot_free(). */
 struct boot {
@@ -24,9 +27,12 @@ struct boot {
 /** Open what @config names or the home has: all that can be refused before there is an image. -ENOENT: no kernel. */
 int boot_open(const struct husk *husk, const struct husk_vm_config *config, enum vmm_machine machine, struct boot *boot,
 	struct husk_error *err);
-/** Build what goes with @image in the VM @id. */
+/** The name that a guest gives the disk in @slot: 0 is the root, then come the user's disks, then scratch. The one owner of
+ *  these names: machines attach disks in the order of their slots, and kernels name them so. -E2BIG beyond "vdz". */
+int boot_disk_name(size_t slot, char name[BOOT_DISK_NAME]);
+/** Build what goes with @image and @disks in the VM @id. */
 int boot_build(const struct husk *husk, const struct husk_vm_config *config, const struct image_record *image,
-	const char *id, struct boot *boot, struct husk_error *err);
+	const char *id, const struct open_disks *disks, struct boot *boot, struct husk_error *err);
 void boot_free(struct boot *boot);
 
 #endif

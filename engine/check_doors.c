@@ -120,18 +120,15 @@ int check_doors(const struct husk_vm_config *config, struct husk_error *err)
 {
 	if (config->n_doors > CHECK_DOORS_MAX)
 		return error_set(
-			err, -E2BIG, "%zu doors are too many: %d is the most", config->n_doors, CHECK_DOORS_MAX);
-	if (config->listen_wait_ms > CHECK_LISTEN_WAIT_MAX)
-		return error_set(err, -ERANGE, "a listen wait of %llu ms is out of range: at most a day",
-			(unsigned long long)config->listen_wait_ms);
+			err, -E2BIG, "doors: %zu are too many: %d is the most", config->n_doors, CHECK_DOORS_MAX);
 	for (size_t i = 0; i < config->n_doors; i++) {
 		const struct husk_door *door = &config->doors[i];
 		int rc = check_door(door, err);
-		if (rc < 0)
-			return rc;
-		for (size_t k = 0; k < i; k++)
+		for (size_t k = 0; k < i && rc == 0; k++)
 			if (same_endpoint(door, &config->doors[k]))
-				return twice(door, err);
+				rc = twice(door, err);
+		if (rc < 0)
+			return error_prefix(err, "doors[%zu]", i);
 	}
 	return 0;
 }

@@ -56,16 +56,6 @@ static int put_arguments(const struct husk_vm_config *config, const struct image
 	return rc;
 }
 
-static int check_environment(const char *const *env, struct husk_error *err)
-{
-	for (; env && *env; env++) {
-		if (!**env || **env == '=')
-			return error_set(
-				err, -EINVAL, "'%s' is not an environment variable (NAME=value or NAME)", *env);
-	}
-	return 0;
-}
-
 static bool has_bare_name(const char *const *list)
 {
 	while (list && *list && strchr(*list, '='))
@@ -107,15 +97,7 @@ int exec_payload(const struct husk_vm_config *config, const struct image_record 
 	uint32_t flags = AGENT_EXEC_FLAG_MAIN | (config->tty ? AGENT_EXEC_FLAG_TTY : 0) |
 			 (config->stdin_fd >= 0 ? AGENT_EXEC_FLAG_STDIN : 0) |
 			 (config->init ? AGENT_EXEC_FLAG_INIT : 0);
-	if (config->working_dir && config->working_dir[0] != '/')
-		return error_set(
-			err, -EINVAL, "the working directory '%s' is not an absolute path", config->working_dir);
-	if (config->user && !*config->user)
-		return error_set(err, -EINVAL, "the user is empty");
-	int rc = check_environment(config->env, err);
-	if (rc < 0)
-		return rc;
-	rc = tlv_put_u32(out, AGENT_EXEC_FLAGS, flags);
+	int rc = tlv_put_u32(out, AGENT_EXEC_FLAGS, flags);
 	rc = rc < 0 ? rc : put_arguments(config, image, out, err);
 	rc = rc < 0 ? rc : put_environment(out, (const char *const *)image->env, config->env, err);
 	rc = rc < 0 ? rc : put_environment(out, config->env, NULL, err);

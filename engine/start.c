@@ -16,6 +16,9 @@
 #include "engine/boot.h"
 #include "engine/check.h"
 #include "engine/cleanup.h"
+#include "engine/config_json.h"
+#include "engine/disks.h"
+#include "engine/effective.h"
 #include "engine/envelope.h"
 #include "engine/exec.h"
 #include "engine/images.h"
@@ -45,6 +48,7 @@ struct start {
 	int layers[VMM_LAYERS_MAX];
 	size_t n_layers;
 	int scratch_fd, caller_fd, control_fd; /* the supervisor's ends */
+	struct open_disks disks;
 	struct start_doors doors;
 	struct envelope envelope;
 };
@@ -61,18 +65,46 @@ static void start_free(struct start *s)
 	for (size_t i = 0; i < ARRAY_SIZE(fds); i++)
 		if (fds[i] >= 0)
 			close(fds[i]);
+	disks_close(&s->disks);
 	start_doors_free(&s->doors);
 	envelope_free(&s->envelope);
+}
+
+static uint64_t memory_of(const struct husk_vm_config *c)
+{
+	return (c->memory + (1 << 20) - 1) & ~(uint64_t)((1 << 20) - 1);
+}
+
+static uint64_t scratch_of(const struct husk_vm_config *c)
+{
+	return c->scratch & ~(uint64_t)4095;
+}
+
+static uint64_t listen_wait_of(const struct start *s)
+{
+	uint64_t usual_ms = s->machine.hardware ? LISTEN_WAIT_HARDWARE_MS : LISTEN_WAIT_SOFTWARE_MS;
+	return s->config->listen_wait_ms ? s->config->listen_wait_ms : usual_ms;
 }
 
 static json_t *configuration(const struct start *s)
 {
 	const struct husk_vm_config *c = s->config;
-	return json_pack("{s:s, s:s, s:s, s:s, s:s, s:I, s:i, s:I, s:b, s:b, s:b, s:I, s:I}", "image", c->image,
+	const struct effective effective = {.config = c,
+		.machine = &s->machine,
+		.boot = &s->boot,
+		.disks = &s->disks,
+		.memory = memory_of(c),
+		.scratch = scratch_of(c),
+		.listen_wait_ms = listen_wait_of(s)};
+	json_t *config = effective_write(&effective);
+	if (!config)
+		return NULL;
+	return json_pack("{s:s, s:s, s:s, s:s, s:s, s:I, s:i, s:I, s:b, s:b, s:b, s:I, s:I, s:o}", "image", c->image,
 		"image_id", s->image.id, "lifetime", "caller", "machine", machine_name(s->machine.kind), "wall",
-		s->machine.hardware ? "hardware" : "software", "memory", (json_int_t)c->memory, "cpus", (int)c->cpus,
-		"scratch", (json_int_t)c->scratch, "read_only", c->read_only, "tty", c->tty, "init", c->init,
-		"timeout_ms", (json_int_t)c->timeout_ms, "start_timeout_ms", (json_int_t)c->start_timeout_ms);
+		s->machine.hardware ? "hardware" : "software", "memory", (json_int_t)effective.memory, "cpus",
+		(int)c->cpus, "scratch", (json_int_t)effective.scratch, "read_only", c->read_only, "tty", c->tty,
+		"init", c->init, "timeout_ms", (json_int_t)c->timeout_ms, "start_timeout_ms",
+		(json_int_t)c->start_timeout_ms, "config", config);
 }
 
 static int open_layers(struct start *s, struct husk_error *err)
@@ -94,7 +126,7 @@ static int open_scratch(struct start *s, const struct husk_vm *vm, struct husk_e
 	CLEANUP_FREE char *path = path_join(vm->record.directory, "scratch.img");
 	if (!path)
 		return error_set(err, -ENOMEM, "make the scratch disk: out of memory");
-	return scratch_create(path, s->config->scratch & ~(uint64_t)4095, s->config->cancel_fd, &s->scratch_fd, err);
+	return scratch_create(path, scratch_of(s->config), s->config->cancel_fd, &s->scratch_fd, err);
 }
 
 static int open_sockets(struct start *s, struct husk_vm *vm, struct husk_error *err)
@@ -118,7 +150,7 @@ static int build_envelope(struct start *s, struct husk_vm *vm, struct husk_error
 	envelope_begin(e);
 	envelope_string(e, VMM_ID, vm->record.id);
 	envelope_u32(e, VMM_MACHINE, s->machine.kind);
-	envelope_u64(e, VMM_MEMORY, (c->memory + (1 << 20) - 1) & ~(uint64_t)((1 << 20) - 1));
+	envelope_u64(e, VMM_MEMORY, memory_of(c));
 	envelope_u32(e, VMM_CPUS, c->cpus);
 	if (s->machine.qemu)
 		envelope_string(e, VMM_QEMU_PATH, s->machine.qemu);
@@ -128,6 +160,7 @@ static int build_envelope(struct start *s, struct husk_vm *vm, struct husk_error
 	envelope_fd(e, VMM_INITRD_FD, s->boot.initrd_fd);
 	for (size_t i = 0; i < s->n_layers; i++)
 		envelope_fd(e, VMM_LAYER_FD, s->layers[i]);
+	disks_put(&s->disks, e);
 	envelope_fd(e, VMM_SCRATCH_FD, s->scratch_fd);
 	envelope_fd(e, VMM_RUNTIME_FD, vm->record.runtime_fd);
 	envelope_fd(e, VMM_STATE_FD, vm->record.state_fd);
@@ -142,8 +175,7 @@ static int build_envelope(struct start *s, struct husk_vm *vm, struct husk_error
 	/* Without an agent nothing will ever answer, so no time for it can run out. */
 	envelope_u64(e, VMM_START_TIMEOUT_MS, vm->agentless ? AGENTLESS_TIMEOUT_MS : c->start_timeout_ms);
 	envelope_u64(e, VMM_TIMEOUT_MS, c->timeout_ms);
-	uint64_t usual_ms = s->machine.hardware ? LISTEN_WAIT_HARDWARE_MS : LISTEN_WAIT_SOFTWARE_MS;
-	envelope_u64(e, VMM_LISTEN_WAIT_MS, c->listen_wait_ms ? c->listen_wait_ms : usual_ms);
+	envelope_u64(e, VMM_LISTEN_WAIT_MS, listen_wait_of(s));
 	envelope_u32(e, VMM_LIFETIME, 0);
 	start_doors_put(&s->doors, e);
 	return envelope_seal(e, err);
@@ -209,7 +241,8 @@ static int prepare(struct start *s, struct husk_vm *vm, struct husk_error *err)
 		rc = vm_name_free(s->husk, c->name, err);
 	if (rc < 0)
 		return rc;
-	rc = machine_choose(s->husk, c->machine, c->require_hardware, &s->machine, err);
+	rc = disks_open(c, &s->disks, err);
+	rc = rc < 0 ? rc : machine_choose(s->husk, c->machine, c->require_hardware, &s->machine, err);
 	if (rc < 0)
 		return rc;
 	vm->hardware = s->machine.hardware;
@@ -234,7 +267,7 @@ static int run(struct start *s, struct husk_vm *vm, struct husk_error *err)
 		return error_set(err, -EINVAL, "describe the VM: a value is not valid UTF-8");
 	int rc = vm_record_create(s->husk, s->config->name, json, &vm->record, err);
 	rc = rc < 0 ? rc : start_doors_open(s->husk, s->config, &vm->record, &s->doors, err);
-	rc = rc < 0 ? rc : boot_build(s->husk, s->config, &s->image, vm->record.id, &s->boot, err);
+	rc = rc < 0 ? rc : boot_build(s->husk, s->config, &s->image, vm->record.id, &s->disks, &s->boot, err);
 	rc = rc < 0 ? rc : open_layers(s, err);
 	rc = rc < 0 ? rc : open_scratch(s, vm, err);
 	rc = rc < 0 ? rc : open_sockets(s, vm, err);

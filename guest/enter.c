@@ -6,12 +6,13 @@
  * namespace of its own, a copy of the agent's. The root is moved over "/" and entered by chroot: "/" of a VM that boots an
  * initramfs is rootfs, which pivot_root(2) cannot leave. After that every path resolves inside the image.
  *
- * /dev is a tmpfs with a container's nodes. With a read-only root its volumes and /tmp stay writable: each is bound onto
+ * /dev is a tmpfs with a container's nodes, and those of the user's disks (nodes.h). With a read-only root its volumes and /tmp stay writable: each is bound onto
  * itself first, and only the root's own mount is then made read-only.
  */
 #include "guest/enter.h"
 
 #include "base/cleanup.h"
+#include "guest/nodes.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -68,10 +69,10 @@ static int mount_one(const struct mount_entry *m, struct husk_error *err)
 	return 0;
 }
 
-static int fill_dev(uint64_t shm_size, struct husk_error *err)
+static int fill_dev(const struct workload_setup *setup, struct husk_error *err)
 {
 	char options[64];
-	snprintf(options, sizeof(options), "mode=1777,size=%llu", (unsigned long long)shm_size);
+	snprintf(options, sizeof(options), "mode=1777,size=%llu", (unsigned long long)setup->shm_size);
 	struct mount_entry shm = {"shm", "/dev/shm", "tmpfs", MS_NOSUID | MS_NODEV | MS_NOEXEC, options};
 
 	for (size_t i = 0; i < ARRAY_SIZE(nodes); i++) {
@@ -83,7 +84,8 @@ static int fill_dev(uint64_t shm_size, struct husk_error *err)
 	for (size_t i = 0; i < ARRAY_SIZE(links); i++)
 		if (symlink(links[i].target, links[i].path) < 0)
 			return error_errno(err, "make %s", links[i].path);
-	return mount_one(&shm, err);
+	int rc = setup->nodes ? nodes_make(setup->nodes, err) : 0;
+	return rc < 0 ? rc : mount_one(&shm, err);
 }
 
 /** Make @path and its parents, as seen from the new root. */
@@ -135,7 +137,7 @@ int enter_root(const struct workload_setup *setup, const char *cwd, struct husk_
 	for (size_t i = 0; rc == 0 && i < ARRAY_SIZE(mounts); i++)
 		rc = mount_one(&mounts[i], err);
 	if (rc == 0)
-		rc = fill_dev(setup->shm_size, err);
+		rc = fill_dev(setup, err);
 	if (rc == 0 && setup->cgroup >= 0 &&
 		mount("cgroup", "/sys/fs/cgroup", "cgroup2", MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL) < 0)
 		rc = error_errno(err, "mount /sys/fs/cgroup");

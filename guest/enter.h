@@ -9,6 +9,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+struct nodes;
+
 /** What the agent knows of the world that workloads live in. */
 struct workload_setup {
 	const char *root; /* a mount point */
@@ -19,6 +21,7 @@ struct workload_setup {
 	size_t n_volumes;
 	uint64_t shm_size;
 	uint32_t nofile;
+	const struct nodes *nodes; /* of the VM's own devices; NULL: none */
 };
 
 /** In the main workload's first process, in its new namespaces: make the setup's root the root and mount what programs

@@ -21,7 +21,17 @@
 #define NOFILE_DEFAULT 1048576
 #define SIGNAL_MAX 64
 
-enum shape { SHAPE_U32, SHAPE_U64, SHAPE_BYTES, SHAPE_DEVICE, SHAPE_HOSTNAME, SHAPE_MODULE, SHAPE_LATE_MODULE, SHAPE_VOLUME };
+enum shape {
+	SHAPE_U32,
+	SHAPE_U64,
+	SHAPE_BYTES,
+	SHAPE_DEVICE,
+	SHAPE_HOSTNAME,
+	SHAPE_MODULE,
+	SHAPE_LATE_MODULE,
+	SHAPE_VOLUME,
+	SHAPE_DISK
+};
 
 struct field {
 	enum shape shape;
@@ -46,6 +56,7 @@ static const struct field fields[] = {
 	[BOOT_ENTROPY] = {SHAPE_BYTES, AT(entropy), "entropy"},
 	[BOOT_STOP_SIGNAL] = {SHAPE_U32, AT(stop_signal), "stop signal"},
 	[BOOT_LATE_MODULE] = {SHAPE_LATE_MODULE, 0, "late module"},
+	[BOOT_DISK] = {SHAPE_DISK, 0, "disk"},
 };
 #undef AT
 
@@ -63,18 +74,33 @@ static bool store_bytes(const struct tlv *entry, struct bytes *to)
 }
 
 /** Text of 1 to @max characters that are letters, digits or one of @also. */
+static bool copy_word(const uint8_t *text, size_t n, char *to, size_t max, const char *also)
+{
+	if (n < 1 || n > max)
+		return false;
+	for (size_t i = 0; i < n; i++)
+		if (!text[i] || (!isalnum(text[i]) && !strchr(also, text[i])))
+			return false;
+	memcpy(to, text, n);
+	to[n] = 0;
+	return true;
+}
+
 static bool store_word(const struct tlv *entry, char *to, size_t max, const char *also)
 {
-	if (entry->size < 1 || entry->size > max)
+	return copy_word(entry->value, entry->size, to, max, also);
+}
+
+/** "vdb SERIAL". */
+static bool store_disk(const struct tlv *entry, struct envelope *out)
+{
+	const uint8_t *space = entry->size ? memchr(entry->value, ' ', entry->size) : NULL;
+	if (!space || out->n_disks == ENVELOPE_DISKS_MAX)
 		return false;
-	for (uint32_t i = 0; i < entry->size; i++) {
-		unsigned char c = entry->value[i];
-		if (!c || (!isalnum(c) && !strchr(also, c)))
-			return false;
-	}
-	memcpy(to, entry->value, entry->size);
-	to[entry->size] = 0;
-	return true;
+	struct envelope_disk *disk = &out->disks[out->n_disks++];
+	size_t device = (size_t)(space - entry->value);
+	return copy_word(entry->value, device, disk->device, ENVELOPE_DEVICE_MAX - 1, "") &&
+	       copy_word(space + 1, entry->size - device - 1, disk->serial, ENVELOPE_SERIAL_MAX, "._-");
 }
 
 static bool store_item(const struct tlv *entry, char **list, size_t *n, bool path)
@@ -108,6 +134,8 @@ static bool store(const struct tlv *entry, const struct field *field, struct env
 		return store_item(entry, out->late_modules, &out->n_late_modules, false);
 	case SHAPE_VOLUME:
 		return store_item(entry, out->volumes, &out->n_volumes, true);
+	case SHAPE_DISK:
+		return store_disk(entry, out);
 	}
 	return false;
 }

@@ -14,6 +14,15 @@
 #define ENVELOPE_LAYERS_MAX 127
 #define ENVELOPE_LIST_MAX 256 /* modules, volumes */
 
+#define ENVELOPE_DISKS_MAX 24
+#define ENVELOPE_SERIAL_MAX 20
+
+/** A disk of the user's. */
+struct envelope_disk {
+	char device[ENVELOPE_DEVICE_MAX]; /* "vdb" */
+	char serial[ENVELOPE_SERIAL_MAX + 1];
+};
+
 /** Bytes with their length; owned. */
 struct bytes {
 	uint8_t *data;
@@ -27,6 +36,8 @@ struct envelope {
 	size_t n_late_modules;
 	char *volumes[ENVELOPE_LIST_MAX];
 	size_t n_volumes;
+	struct envelope_disk disks[ENVELOPE_DISKS_MAX];
+	size_t n_disks;
 	char root_device[ENVELOPE_DEVICE_MAX];
 	char scratch_device[ENVELOPE_DEVICE_MAX];
 	char hostname[ENVELOPE_HOSTNAME_MAX + 1];

@@ -21,6 +21,7 @@
 #include "guest/modules.h"
 #include "guest/mounts.h"
 #include "guest/network.h"
+#include "guest/nodes.h"
 
 #include <fcntl.h>
 #include <linux/random.h>
@@ -89,7 +90,7 @@ static int set_clock(uint64_t host_ns, struct husk_error *err)
 	return clock_settime(CLOCK_REALTIME, &set) < 0 ? error_errno(err, "set the clock") : 0;
 }
 
-static int prepare(struct envelope *envelope, int *cgroup, struct husk_error *err)
+static int prepare(struct envelope *envelope, struct nodes *nodes, int *cgroup, struct husk_error *err)
 {
 	int rc = envelope_read(BOOT_PATH, envelope, err);
 	if (rc < 0)
@@ -108,6 +109,8 @@ static int prepare(struct envelope *envelope, int *cgroup, struct husk_error *er
 	console_debug("%zu modules loaded", envelope->n_modules);
 	if (rc == 0)
 		rc = mounts_root(envelope, err);
+	if (rc == 0)
+		rc = nodes_find(envelope, nodes, err);
 	if (rc == 0)
 		rc = network_up(envelope->hostname, err);
 	if (rc == 0)
@@ -180,8 +183,8 @@ static void choose_schedule(void)
 		console_debug("choose a schedule: %s", strerror(errno));
 }
 
-static int serve(
-	const struct envelope *envelope, int cgroup, uint64_t init_ns, const char **why, struct husk_error *err)
+static int serve(const struct envelope *envelope, const struct nodes *nodes, int cgroup, uint64_t init_ns,
+	const char **why, struct husk_error *err)
 {
 	struct agent_setup setup = {
 		.workload =
@@ -194,6 +197,7 @@ static int serve(
 				.n_volumes = envelope->n_volumes,
 				.shm_size = envelope->shm_size,
 				.nofile = envelope->nofile,
+				.nodes = nodes,
 			},
 		.from_host_only = true,
 		.input = "/dev/input",
@@ -221,6 +225,7 @@ static int selftest(void)
 
 int main(int argc, char **argv)
 {
+	static struct nodes nodes;
 	struct husk_error err = {0};
 	struct envelope envelope = {0};
 	const char *why = "";
@@ -236,9 +241,9 @@ int main(int argc, char **argv)
 	console_begin();
 	umask(022);
 	reboot(RB_DISABLE_CAD);
-	int rc = prepare(&envelope, &cgroup, &err);
+	int rc = prepare(&envelope, &nodes, &cgroup, &err);
 	if (rc == 0)
-		rc = serve(&envelope, cgroup, init_ns, &why, &err);
+		rc = serve(&envelope, &nodes, cgroup, init_ns, &why, &err);
 	if (rc < 0)
 		console_say("%s; powering off", err.message);
 	else

@@ -87,8 +87,7 @@ int mounts_devices(struct husk_error *err)
 	return rc < 0 && err->code == -EBUSY ? 0 : rc; /* a kernel with DEVTMPFS_MOUNT */
 }
 
-/** Wait until the node @path exists. */
-static int wait_for_device(const char *path, struct husk_error *err)
+int mounts_wait_for(const char *path, struct husk_error *err)
 {
 	if (access(path, F_OK) == 0)
 		return 0;
@@ -113,7 +112,7 @@ static int wait_for_device(const char *path, struct husk_error *err)
 static int mount_disk(const char *device, const char *target, const char *type, unsigned long flags,
 	const char *options, struct husk_error *err)
 {
-	int rc = wait_for_device(device, err);
+	int rc = mounts_wait_for(device, err);
 	return rc < 0 ? rc : mount_at(device, target, type, flags, options, err);
 }
 

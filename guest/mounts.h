@@ -13,6 +13,8 @@
 
 /** devtmpfs on /dev: what all that follows needs. */
 int mounts_devices(struct husk_error *err);
+/** Wait until the node @path of devtmpfs exists. */
+int mounts_wait_for(const char *path, struct husk_error *err);
 /** Wait for the disks and stack the layers over the scratch disk at MOUNTS_ROOT; volumes are made where missing. */
 int mounts_root(const struct envelope *envelope, struct husk_error *err);
 /** Mount cgroup2 and make the workload's cgroup; its directory, CLOEXEC. */

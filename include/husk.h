@@ -164,6 +164,46 @@ struct husk_door {
 
 void husk_door_init(struct husk_door *door);
 
+/* ---- what else a VM may have ---- */
+
+/** A disk: a file or a block device, as raw bytes. husk_disk_init() sets everything to 0. */
+struct husk_disk {
+	size_t size;
+	const char *path;   /* required; a multiple of 512 bytes. Writable, it is locked: no two VMs write the same */
+	bool read_only;     /* enforced outside the guest. Any number of VMs may read the same */
+	const char *serial; /* 1 to 20 letters, digits, '.', '_', '-'; NULL: "disk" and its place in the list */
+	const char *format; /* "raw", which NULL means, too */
+};
+
+void husk_disk_init(struct husk_disk *disk);
+
+/** A directory of the host's in the guest. No machine serves any yet: a list that is not empty is refused. */
+struct husk_share {
+	size_t size;
+	const char *path;   /* of the host */
+	const char *target; /* in the guest */
+	bool read_only;
+};
+
+void husk_share_init(struct husk_share *share);
+
+/** Which ports of the host a guest reaches over vsock, at vsock.sock_PORT in the VM's runtime directory. husk's own port is
+ *  never one of them, and says nothing to anybody but the agent. */
+enum husk_vsock {
+	HUSK_VSOCK_ANY = 0,      /* each at which somebody has bound that socket; the guest is told of none */
+	HUSK_VSOCK_DISABLED = 1, /* none */
+	HUSK_VSOCK_AUTO = 2,     /* one from 50000 to 59999 that no other VM of this home has */
+	HUSK_VSOCK_FIXED = 3,    /* vsock_port */
+};
+
+/** Where the guest's serial console goes. */
+enum husk_serial {
+	HUSK_SERIAL_LOG = 0,     /* into the VM's bounded log */
+	HUSK_SERIAL_INHERIT = 1, /* there and, byte by byte, to the caller; what the caller sends goes to the guest */
+	HUSK_SERIAL_CAPTURE = 2, /* /dev/hvc0, and with it the workload's /dev/console, to the caller and nobody else; what kernel
+	                          * and init say goes into the log */
+};
+
 /* ---- VMs ---- */
 
 /** A started VM. */
@@ -213,9 +253,36 @@ struct husk_vm_config {
 	uint64_t listen_wait_ms;          /* how long a connection waits for its port to be listened on, counted from its
 	                                   * accept or the workload's exec, whichever is later; 0: 1 s on hardware, 10 s on
 	                                   * the software wall */
+	const struct husk_disk *disks;    /* /dev/vdb and so on in the guest, in this order; with or without our agent */
+	size_t n_disks;                   /* at most 18 */
+	const struct husk_share *shares;
+	size_t n_shares;                  /* 0: none can be served yet */
+	const char *net;                  /* NULL or "none", which is all there is yet */
+	enum husk_vsock vsock;            /* default HUSK_VSOCK_ANY */
+	uint32_t vsock_port;              /* FIXED: 1 to 4294967294, not 1028. AUTO: 0, or the one to take if it is free */
+	enum husk_serial serial;
+	int serial_fd;                    /* INHERIT, CAPTURE: what the guest says goes here; -1: none. As the streams, and
+	                                   * open still when the VM has ended, for husk never closes it */
+	int serial_input_fd;              /* INHERIT, CAPTURE: what the guest hears; -1: none */
 };
 
-void husk_vm_config_init(struct husk_vm_config *config);
+/** A caller's size is its header's, so that a program lives on with a library that knows more fields. */
+void husk_vm_config_init(struct husk_vm_config *config); /* for programs built with an older header */
+void husk_vm_config_init_sized(struct husk_vm_config *config, size_t size);
+#define husk_vm_config_init(config) husk_vm_config_init_sized((config), sizeof(*(config)))
+
+/** What the strings and lists of a configuration from JSON live in. */
+struct husk_vm_json;
+
+/** Read @n bytes of JSON, as docs/configuration.md has it, over @config, which has been initialised: what the text does not
+ *  name stays. Strings and lists lie in *@out, which has to live until husk_vm_start(). -EINVAL says line and column, or
+ *  which field is wrong and why; a key that is none is refused. Values are checked by husk_vm_start(). */
+int husk_vm_config_read(struct husk_vm_config *config, const char *json, size_t n, struct husk_vm_json **out,
+	struct husk_error *err);
+/** NULL is fine. */
+void husk_vm_json_free(struct husk_vm_json *json);
+/** The same as JSON, without descriptors. Bytes that are no UTF-8 become U+FFFD. */
+int husk_vm_config_write(const struct husk_vm_config *config, char **json, struct husk_error *err);
 
 enum husk_end {
 	HUSK_END_EXITED = 1,        /* the workload's exit status in value */
@@ -285,7 +352,8 @@ int husk_vm_expose(struct husk_vm *vm, const struct husk_door *door, char **endp
 /** Close a door by the endpoint that husk_vm_expose() gave. Connections that reached the guest live on. -ENOENT; -EPERM for
  *  exec.sock and vsock.sock, which every VM has; -ESRCH, -ETIMEDOUT. */
 int husk_vm_unexpose(struct husk_vm *vm, const char *endpoint, struct husk_error *err);
-/** The VM as a JSON object: {id, name, image, created, state, reason, pids…, doors[{kind, endpoint, guest_port}]…}. */
+/** The VM as a JSON object: {id, name, image, created, state, reason, pids…, doors[{kind, endpoint, guest_port}], vsock_port,
+ *  config{…}…}. config is the configuration in effect, as husk_vm_config_read() takes it. */
 int husk_vm_inspect(struct husk_vm *vm, char **json, struct husk_error *err);
 /** The counters of its doors as a JSON object: {doors[{kind, endpoint, connections, active, waiting, refused, bytes_in,
  *  bytes_out, stages{accept, connect, first_byte, read, write}{count, mean_us, p50_us, p90_us, p99_us}}], total{…}}. Works

@@ -20,22 +20,23 @@ int adopt_struct(void *to, size_t size, const void *from, const char *what, stru
 	return 0;
 }
 
-int adopt_doors(const struct husk_door *given, size_t n, struct husk_door **out, struct husk_error *err)
+int adopt_list(const void *given, size_t n, size_t size, const char *what, void **out, struct husk_error *err)
 {
-	if (n > SIZE_MAX / sizeof(*given) || (n && !given))
-		return error_set(err, -EINVAL, "%zu doors, and nowhere to read them", n);
-	CLEANUP_FREE struct husk_door *doors = calloc(n + 1, sizeof(*doors));
-	if (!doors)
-		return error_set(err, -ENOMEM, "read the doors: out of memory");
+	if (n > SIZE_MAX / size - 1 || (n && !given))
+		return error_set(err, -EINVAL, "%zu of %s, and nowhere to read them", n, what);
+	CLEANUP_FREE char *list = calloc(n + 1, size);
+	if (!list)
+		return error_set(err, -ENOMEM, "read a list of %s: out of memory", what);
+	size_t theirs = n ? *(const size_t *)given : 0;
 	for (size_t i = 0; i < n; i++) {
 		/* The caller's array is spaced by the caller's size. */
-		const struct husk_door *one = (const void *)((const char *)given + i * given->size);
-		int rc = one->size == given->size
-				 ? adopt_struct(&doors[i], sizeof(doors[i]), one, "struct husk_door", err)
-				 : error_set(err, -EINVAL, "the doors are of different sizes");
+		const char *one = (const char *)given + i * theirs;
+		int rc = *(const size_t *)(const void *)one == theirs
+				 ? adopt_struct(list + i * size, size, one, what, err)
+				 : error_set(err, -EINVAL, "a list of %s has different sizes", what);
 		if (rc < 0)
 			return rc;
 	}
-	*out = steal_pointer(&doors);
+	*out = steal_pointer(&list);
 	return 0;
 }

@@ -2,6 +2,7 @@
 /* vm.c - VMs in the public API: arguments in, outcomes out; the work is the engine's */
 #include "agent/protocol.h"
 #include "base/cleanup.h"
+#include "engine/config_json.h"
 #include "engine/live.h"
 #include "engine/start.h"
 #include "lib/adopt.h"
@@ -12,10 +13,10 @@ _Static_assert((int)HUSK_END_EXITED == VM_END_EXITED && (int)HUSK_END_FAILED == 
 		       (int)HUSK_END_GUEST == VM_END_GUEST && (int)HUSK_END_KILLED == VM_END_KILLED,
 	"the public names of ends are those of vmm/config.h");
 
-void husk_vm_config_init(struct husk_vm_config *config)
+static struct husk_vm_config defaults(void)
 {
-	*config = (struct husk_vm_config){
-		.size = sizeof(*config),
+	return (struct husk_vm_config){
+		.size = sizeof(struct husk_vm_config),
 		.stdin_fd = -1,
 		.stdout_fd = -1,
 		.stderr_fd = -1,
@@ -25,17 +26,89 @@ void husk_vm_config_init(struct husk_vm_config *config)
 		.start_timeout_ms = 60000,
 		.progress_fd = -1,
 		.cancel_fd = -1,
+		.serial_fd = -1,
+		.serial_input_fd = -1,
 	};
+}
+
+void husk_vm_config_init_sized(struct husk_vm_config *config, size_t size)
+{
+	const struct husk_vm_config ours = defaults();
+	memset(config, 0, size);
+	memcpy(config, &ours, size < sizeof(ours) ? size : sizeof(ours));
+	config->size = size;
+}
+
+/** What programs call that were built before the struct had a size to say: it ended before `disks` then. */
+void(husk_vm_config_init)(struct husk_vm_config *config)
+{
+	husk_vm_config_init_sized(config, offsetof(struct husk_vm_config, disks));
+}
+
+void husk_disk_init(struct husk_disk *disk)
+{
+	*disk = (struct husk_disk){.size = sizeof(*disk)};
+}
+
+void husk_share_init(struct husk_share *share)
+{
+	*share = (struct husk_share){.size = sizeof(*share)};
+}
+
+/** A caller's configuration as one of ours. */
+static int adopt(struct husk_vm_config *to, const struct husk_vm_config *from, struct husk_error *err)
+{
+	*to = defaults();
+	return adopt_struct(to, sizeof(*to), from, "struct husk_vm_config", err);
+}
+
+int husk_vm_config_read(
+	struct husk_vm_config *config, const char *text, size_t n, struct husk_vm_json **out, struct husk_error *err)
+{
+	const struct husk_vm_config unset = defaults();
+	struct husk_vm_config full;
+	size_t size = config->size;
+	int rc = adopt(&full, config, err);
+	rc = rc < 0 ? rc : config_json_read(&full, text, n, out, err);
+	if (rc < 0)
+		return rc;
+	if (size < sizeof(full) && memcmp((char *)&full + size, (const char *)&unset + size, sizeof(full) - size)) {
+		config_json_free(steal_pointer(out));
+		return error_set(err, -E2BIG, "the configuration has a field that this program does not know");
+	}
+	memcpy(config, &full, size < sizeof(full) ? size : sizeof(full));
+	config->size = size;
+	return 0;
+}
+
+void husk_vm_json_free(struct husk_vm_json *json)
+{
+	config_json_free(json);
+}
+
+int husk_vm_config_write(const struct husk_vm_config *config, char **text, struct husk_error *err)
+{
+	struct husk_vm_config full;
+	int rc = adopt(&full, config, err);
+	if (rc < 0)
+		return rc;
+	json_t *json = config_json_write(&full);
+	*text = json ? json_dumps(json, JSON_INDENT(2)) : NULL;
+	json_decref(json);
+	return *text ? 0 : error_set(err, -ENOMEM, "write the configuration: out of memory");
 }
 
 int husk_vm_start(struct husk *husk, const struct husk_vm_config *given, struct husk_vm **out, struct husk_error *err)
 {
 	struct husk_vm_config config;
-	husk_vm_config_init(&config);
-	CLEANUP_FREE struct husk_door *doors = NULL;
-	int rc = adopt_struct(&config, sizeof(config), given, "struct husk_vm_config", err);
-	rc = rc < 0 ? rc : adopt_doors(config.doors, config.n_doors, &doors, err);
+	CLEANUP_FREE void *doors = NULL, *disks = NULL, *shares = NULL;
+	int rc = adopt(&config, given, err);
+	rc = rc < 0 ? rc : ADOPT_LIST(config.doors, config.n_doors, "struct husk_door", &doors, err);
+	rc = rc < 0 ? rc : ADOPT_LIST(config.disks, config.n_disks, "struct husk_disk", &disks, err);
+	rc = rc < 0 ? rc : ADOPT_LIST(config.shares, config.n_shares, "struct husk_share", &shares, err);
 	config.doors = doors;
+	config.disks = disks;
+	config.shares = shares;
 	return rc < 0 ? rc : start_vm(husk, &config, out, err);
 }
 

@@ -38,23 +38,23 @@ static void test_doors(void)
 		{.known = {.size = sizeof(struct later_door), .port = 81}}};
 	struct earlier_door earlier[2] = {0};
 	struct husk_door *got = NULL;
-	CHECK(adopt_doors(NULL, 0, &got, &err) == 0, "no doors");
+	CHECK(adopt_list(NULL, 0, sizeof(*got), "struct husk_door", (void **)&got, &err) == 0, "no doors");
 	free(steal_pointer(&got));
-	CHECK(adopt_doors(NULL, 1, &got, &err) == -EINVAL, "one, and none is there");
-	CHECK(adopt_doors(&later[0].known, 2, &got, &err) == 0 && got[0].port == 80 && got[1].port == 81 &&
+	CHECK(adopt_list(NULL, 1, sizeof(*got), "struct husk_door", (void **)&got, &err) == -EINVAL, "one, and none is there");
+	CHECK(adopt_list(&later[0].known, 2, sizeof(*got), "struct husk_door", (void **)&got, &err) == 0 && got[0].port == 80 && got[1].port == 81 &&
 			got[1].size == sizeof(*got),
 		"an array of a later header is read by its own size");
 	free(steal_pointer(&got));
 	later[1].beyond = 1;
-	CHECK(adopt_doors(&later[0].known, 2, &got, &err) == -E2BIG, "unless it uses what we do not know");
+	CHECK(adopt_list(&later[0].known, 2, sizeof(*got), "struct husk_door", (void **)&got, &err) == -E2BIG, "unless it uses what we do not know");
 	later[1].beyond = 0;
 	later[1].known.size = sizeof(struct husk_door);
-	CHECK(adopt_doors(&later[0].known, 2, &got, &err) == -EINVAL, "elements of different sizes are refused");
+	CHECK(adopt_list(&later[0].known, 2, sizeof(*got), "struct husk_door", (void **)&got, &err) == -EINVAL, "elements of different sizes are refused");
 	for (int i = 0; i < 2; i++) {
 		*(size_t *)earlier[i].bytes = sizeof(earlier[i]);
 		*(uint16_t *)(earlier[i].bytes + offsetof(struct husk_door, port)) = (uint16_t)(90 + i);
 	}
-	CHECK(adopt_doors((const struct husk_door *)earlier, 2, &got, &err) == 0 && got[0].port == 90 &&
+	CHECK(adopt_list((const struct husk_door *)earlier, 2, sizeof(*got), "struct husk_door", (void **)&got, &err) == 0 && got[0].port == 90 &&
 			got[1].port == 91 && !got[1].alpn,
 		"an array of an earlier one, too");
 	free(steal_pointer(&got));
