@@ -7,7 +7,7 @@
  *
  * Where the console's driver is a module (virtio_console) the kernel has no console to give: its descriptors are missing, and
  * the first files that are opened would take their places. Until the driver has come lines go to the kernel's log, which
- * the early console shows.
+ * the early console shows. It comes some time after its module, so each line looks for it anew.
  */
 #include "guest/console.h"
 
@@ -29,9 +29,10 @@ void console_begin(void)
 		missing = true;
 }
 
-void console_attach(void)
+/** Take the console that there is by now, if there is one. */
+static void attach(void)
 {
-	int fd = missing ? open("/dev/console", O_RDWR | O_NOCTTY | O_CLOEXEC) : -1;
+	int fd = open("/dev/console", O_RDWR | O_NOCTTY | O_CLOEXEC);
 	if (fd < 0)
 		return;
 	for (int i = STDIN_FILENO; i <= STDERR_FILENO; i++)
@@ -57,6 +58,8 @@ void console_set_debug(bool on)
 __attribute__((format(printf, 1, 0))) static void write_line(const char *format, va_list ap)
 {
 	char line[LINE_MAX_BYTES];
+	if (missing)
+		attach();
 	int n = snprintf(line, sizeof(line), "%shusk-init: ", missing ? "<3>" : ""); /* an error, which `quiet` lets through */
 	int more = vsnprintf(line + n, sizeof(line) - (size_t)n - 1, format, ap);
 	n = more < 0 ? n : n + more;

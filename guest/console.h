@@ -7,8 +7,6 @@
 
 /** First of all: see to it that descriptors 0 to 2 are taken, with or without a console. */
 void console_begin(void);
-/** Drivers have come: where the kernel had no console to give, take the one that there is now. */
-void console_attach(void);
 /** Let debug lines through. */
 void console_set_debug(bool on);
 /** A line that belongs in the VM's log. */

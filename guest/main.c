@@ -105,7 +105,6 @@ static int prepare(struct envelope *envelope, struct nodes *nodes, int *cgroup, 
 		rc = set_clock(envelope->time_ns, err);
 	if (rc == 0)
 		rc = modules_load(BOOT_MODULES_DIR, envelope->modules, envelope->n_modules, err);
-	console_attach();
 	console_debug("%zu modules loaded", envelope->n_modules);
 	if (rc == 0)
 		rc = mounts_root(envelope, err);
