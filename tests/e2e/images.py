@@ -150,7 +150,9 @@ def compiled(name):
     out = folder() / name
     if not out.exists():
         part = folder() / f"{name}.{os.getpid()}"
-        subprocess.run(["musl-gcc", "-static", "-O2", "-o", part, HERE / "guest" / f"{name}.c"], check=True)
+        # The kernel's own headers come behind musl's.
+        headers = ["-idirafter", "/usr/include", "-idirafter", "/usr/include/x86_64-linux-gnu"]
+        subprocess.run(["musl-gcc", "-static", "-O2", *headers, "-o", part, HERE / "guest" / f"{name}.c"], check=True)
         part.rename(out)
     return out
 
@@ -219,7 +221,7 @@ def workloads(path):
     layer = Layer().directory("test")
     layer.add("usr/local/bin/bpf", compiled("bpf").read_bytes(), 0o755).add("test/config.json", json.dumps(CONTAINER))
     layer.add("test/workloads", (HERE / "guest" / "workloads.sh").read_bytes(), 0o755)
-    write_layout(path, [root.read_bytes(), layer.done()], {"Entrypoint": ["/test/workloads"]}, compress="")
+    write_layout(path, [root.read_bytes(), layer.done()], {"Entrypoint": ["/test/workloads"], "Cmd": None}, compress="")
 
 
 # Four services of Debian, each on a port of its own, as a user of its own, with nothing written to a disk before it answers.

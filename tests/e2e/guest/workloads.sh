@@ -6,6 +6,12 @@
 # follows, behind "# ". With names as arguments only those are run.
 export LC_ALL=C PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 
+# Wait until a command succeeds, for at most half a minute.
+soon() {
+	for _ in $(seq 300); do eval "$1" && return; sleep 0.1; done
+	return 1
+}
+
 # Two networks on both sides of this namespace: a bridge on which `left` is, and a pair to `right`.
 networks() {
 	ip link add br0 type bridge
@@ -37,7 +43,7 @@ server() {
 	printf '#!/bin/sh\necho "from ${REMOTE_ADDR:-$TCPREMOTEIP}"\n' >/tmp/who
 	chmod 755 /tmp/who
 	ip netns exec right busybox tcpsvd -vE 10.9.2.2 8000 /tmp/who 2>/tmp/tcpsvd &
-	until grep -q listening /tmp/tcpsvd; do sleep 0.05; done
+	soon 'ip netns exec right ss -Hltn | grep -q :8000'
 }
 
 overlay() {
@@ -144,7 +150,7 @@ bpf_programs() {
 	mkfifo /tmp/hold
 	bpf deny /sys/fs/cgroup/mute </tmp/hold >/tmp/attached &
 	exec 7>/tmp/hold
-	until grep -q attached /tmp/attached; do sleep 0.05; done
+	soon 'grep -q attached /tmp/attached'
 	ping -c 1 -W 5 10.9.2.2
 	! sh -c 'echo $$ >/sys/fs/cgroup/mute/cgroup.procs; exec ping -c 1 -W 1 10.9.2.2' || exit 1
 }
