@@ -9,8 +9,7 @@
  * After each step the invariants are checked; at the end everything is let go of, and connections, meters and descriptors
  * must be back where they began.
  *
- * Built without libFuzzer (HUSK_FUZZ_MAIN), main replays the files of a directory, each also with MUTATIONS random changes of
- * it (environment, default 0). With libFuzzer, in bash:
+ * Without libFuzzer: replay.c. With it, in bash:
  *
  *   clang -g -O1 -fsanitize=fuzzer,address,undefined -D_GNU_SOURCE -I. -Iinclude -o vsock-fuzz fuzz/vsock-fuzz.c \
  *     tests/unit/fake_driver.c vmm/virtio/vsock*.c vmm/virtio/queue.c vmm/virtio/device.c memory/memory.c \
@@ -18,6 +17,7 @@
  */
 #include "base/cleanup.h"
 #include "base/fd.h"
+#include "fuzz/fuzz.h"
 #include "tests/descriptors.h"
 #include "tests/unit/fake_driver.h"
 #include "vmm/virtio/vsock_internal.h"
@@ -41,8 +41,6 @@
 #define STANDBYS 4
 #define PEERS 64
 #define HONEST_CREDIT 65536u
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 /** A host stream, seen from the test. */
 struct stream {
@@ -94,14 +92,6 @@ static uint32_t next_size(void)
 {
 	static const uint32_t sizes[] = {0, 1, 2, 10, 43, 44, 45, 100, 4052, 4096, 16384, 65535, 65536, 69000};
 	return sizes[next() % ARRAY_SIZE(sizes)];
-}
-
-static void must(bool ok, const char *what)
-{
-	if (ok)
-		return;
-	fprintf(stderr, "vsock-fuzz: %s\n", what);
-	abort();
 }
 
 /* ---- host ---- */
@@ -717,71 +707,3 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	must(count_descriptors() == descriptors, "descriptors have leaked");
 	return 0;
 }
-
-#ifdef HUSK_FUZZ_MAIN
-static uint64_t next_random(uint64_t *state)
-{
-	*state = *state * 6364136223846793005 + 1442695040888963407;
-	return *state >> 33;
-}
-
-/** Change, drop or double some bytes; the new size. */
-static size_t mutate(uint8_t *data, size_t size, uint64_t *random)
-{
-	for (uint64_t n = 1 + next_random(random) % 8; n > 0; n--) {
-		size_t at = next_random(random) % size, from = next_random(random) % size;
-		size_t length = 1 + next_random(random) % 16;
-		if (length > size - (at > from ? at : from))
-			length = size - (at > from ? at : from);
-		if (next_random(random) % 3)
-			data[at] = (uint8_t)next_random(random);
-		else
-			memmove(data + at, data + from, length);
-	}
-	return 1 + next_random(random) % size;
-}
-
-static void replay(const struct buffer *bytes, unsigned long mutations)
-{
-	uint64_t random = bytes->size;
-	LLVMFuzzerTestOneInput(buffer_bytes(bytes), bytes->size);
-	CLEANUP_FREE uint8_t *copy = malloc(bytes->size + 1);
-	for (; mutations > 0 && bytes->size > 1; mutations--) {
-		memcpy(copy, buffer_bytes(bytes), bytes->size);
-		size_t size = mutate(copy, bytes->size, &random);
-		LLVMFuzzerTestOneInput(copy, size);
-	}
-}
-
-/** Replay all files of a directory; how many, or -1. */
-static int replay_all(const char *path, unsigned long mutations)
-{
-	int n = 0;
-	CLEANUP_DIR DIR *dir = opendir(path);
-	if (!dir)
-		return -1;
-	for (struct dirent *entry; (entry = readdir(dir));) {
-		CLEANUP_BUFFER struct buffer bytes = {0};
-		CLEANUP_FD int fd = openat(dirfd(dir), entry->d_name, O_RDONLY | O_CLOEXEC);
-		if (entry->d_name[0] == '.')
-			continue;
-		if (fd < 0 || fd_read_to_end(fd, &bytes, 1 << 20) < 0)
-			return -1;
-		replay(&bytes, mutations);
-		n++;
-	}
-	return n;
-}
-
-int main(int argc, char **argv)
-{
-	const char *mutations = getenv("MUTATIONS");
-	int n = argc == 2 ? replay_all(argv[1], mutations ? strtoul(mutations, NULL, 10) : 0) : -1;
-	if (n <= 0) {
-		fprintf(stderr, "usage: vsock-fuzz DIRECTORY, of files that can be read\n");
-		return 1;
-	}
-	printf("%d inputs replayed\n", n);
-	return 0;
-}
-#endif
