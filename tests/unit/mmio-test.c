@@ -168,6 +168,23 @@ static void test_doorbell(void)
 	bench_destroy(&b);
 }
 
+/** A used ring that is not zeroed before the queue starts. */
+static void test_old_ring(void)
+{
+	CLEANUP_BUFFER struct buffer state = {0};
+	struct husk_error err;
+	create("rng");
+	bench_start(&b);
+	b.d.queues[0].used->idx = 0x1234;
+	CHECK(bench_mmio.start(&b, VIRTIO_QUEUE_FEATURES), "a start over an old used ring");
+	bench_buffer(&b, 0, 0, 64, true);
+	CHECK(b.d.queues[0].used->idx == 1, "begins at index 0");
+	CHECK(virtio_mmio_save(b.mmio, &state) == 0 &&
+			virtio_mmio_load(b.mmio, buffer_bytes(&state), state.size, &err) == 0,
+		"and can be saved and loaded");
+	bench_destroy(&b);
+}
+
 /** What the driver sees when its line is raised. */
 static uint32_t seen;
 
@@ -401,6 +418,7 @@ int main(void)
 	test_negotiation();
 	test_queues();
 	test_doorbell();
+	test_old_ring();
 	test_interrupts();
 	test_config();
 	test_all_accesses();

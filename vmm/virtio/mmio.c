@@ -112,18 +112,23 @@ void mmio_reset(struct virtio_mmio *s)
 	memset(s->queues, 0, sizeof(s->queues));
 }
 
+/** A queue begins at index 0 on both sides (§2.7.6, §2.7.8), whatever the guest has left in its used ring: a state that is saved
+ *  holds both, and is refused where they do not fit together. */
 static void start_queue(struct virtio_mmio *s, unsigned i)
 {
 	const struct mmio_queue *q = &s->queues[i];
+	struct virtqueue *queue = &s->device->queues[i];
 	const struct virtqueue_setup setup = {
 		.size = q->num, .desc = q->desc, .avail = q->avail, .used = q->used, .features = s->driver_features};
 
-	if (!q->ready || s->device->queues[i].ready)
+	if (!q->ready || queue->ready)
 		return;
-	if (q->num > MMIO_QUEUE_NUM_MAX || virtqueue_start(&s->device->queues[i], s->setup.memory, &setup, NULL) < 0)
+	if (q->num > MMIO_QUEUE_NUM_MAX || virtqueue_start(queue, s->setup.memory, &setup, NULL) < 0) {
 		virtio_broken(s->device, "a queue lies where none can be");
-	else
-		mmio_ring(s); /* buffers may wait already */
+		return;
+	}
+	queue->next_used = 0;
+	mmio_ring(s); /* buffers may wait already */
 }
 
 static void drive(struct virtio_mmio *s)
