@@ -122,6 +122,8 @@ def stage_images(cache):
         with lib.Home():  # fetches one
             pass
     link_tree(lib.CACHE / "kernel" / "kernels", cache / "kernel" / "kernels")
+    if (lib.CACHE / "tuned" / "kernels").is_dir():
+        link_tree(lib.CACHE / "tuned" / "kernels", cache / "tuned" / "kernels")
     for make in (images.busybox, images.stopped_by_usr1, images.configured, images.pid_one):
         make()
     link_tree(images.folder(), cache / images.folder().name, lambda path: path.suffix == ".lock" or ".part" in path.name)

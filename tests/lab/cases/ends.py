@@ -92,13 +92,9 @@ def guest_panics(home):
     own_end(home, "panic")
 
 
-@case(120)
-def guest_reboots(home):
-    own_end(home, "reboot")
-
-
-@case(300, everyday=False)
+@case(400, everyday=False)
 def guest_ends_otherwise(home):
+    own_end(home, "reboot")
     own_end(home, "power-off")
     own_end(home, "triple fault")
 

@@ -30,25 +30,25 @@ def worker_memory(home):
     """The worker's own memory under load; free pages of the guest go back to the host."""
     image = home.have(images.busybox(), "busybox")
     running = home.start("run", "--quiet", "-m", "512m", "-i", image, "sh", "-c", r"""
-head -c 100000000 /dev/zero | tr '\0' x > /dev/shm/fill; echo filled; read x; rm /dev/shm/fill; echo freed; read x
+dd if=/dev/zero of=/dev/shm/fill bs=1M count=96 2>/dev/null; echo filled; read x; rm /dev/shm/fill; echo freed; read x
 """, stdin=lib.subprocess.PIPE)
     running.wait_for(b"filled\n")
     worker = running.processes()["worker"]
     own, full = resident(worker)
     ok(own <= OWN_LIMIT_KIB, f"the worker's own memory: {own} KiB of at most {OWN_LIMIT_KIB}")
-    ok(full >= 95 << 10, "guest memory is what its guest wrote", full)
+    ok(full >= 96 << 10, "guest memory is what its guest wrote", full)
     running.stdin.write(b"\n")
     running.stdin.flush()
     running.wait_for(b"freed\n")
-    # The guest reports free pages every two seconds or so; there is no event to wait for on this side.
+    # The guest reports blocks of 2 or 4 MiB that are free as a whole, every two seconds or so: not all 96 MiB, and there is no
+    # event to wait for on this side.
     least = full
-    for _ in range(120):
+    for _ in range(240):
         least = min(least, resident(worker)[1])
-        if least <= full - (80 << 10):
+        if least <= full - (40 << 10):
             break
-        os.waitid(os.P_PID, running.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
         lib.select.select([], [], [], 0.25)
-    ok(least <= full - (80 << 10), "pages that the guest freed go back to the host", f"{full} KiB, then {least} KiB")
+    ok(least <= full - (40 << 10), "pages that the guest freed go back to the host", f"{full} KiB, then {least} KiB")
     running.stdin.close()
     running.finish()
     lib.none_left()
@@ -71,7 +71,7 @@ def boots(home, count):
     equal(first.status, 0, "the first boot", first)
     before = host_state(home)
     bad = [done for done in (home.run(image, "true") for _ in range(count)) if done.status]
-    ok(not bad, f"{count} boots in a row", bad[0] if bad else "")
+    ok(not bad, f"{count} more", bad[0] if bad else "")
     lib.none_left()
     after = host_state(home)
     equal(after["kvm"], [], "no VM of KVM is left")
@@ -80,9 +80,9 @@ def boots(home, count):
     ok(after["shared"] <= before["shared"] + 4096, "no memory file is left", f"{before['shared']} then {after['shared']} KiB")
 
 
-@case(200)
-def two_boots(home):
-    boots(home, 2)
+@case(120)
+def boot_again(home):
+    boots(home, 1)
 
 
 @case(1200, everyday=False)
