@@ -91,12 +91,5 @@ const struct rule loop_rules[] = {
 	CALL_IF(ioctl, 1, KVM_IRQ_LINE, "an interrupt, where there are no irqfds"),
 	CALL_IF(ioctl, 1, KVM_IRQFD, "a device that comes later, or goes"),
 	CALL_IF(ioctl, 1, KVM_IOEVENTFD, "the same"),
-	CALL_IF(ioctl, 1, KVM_SIGNAL_MSI, "an interrupt as a message"),
-	CALL_IF(ioctl, 1, KVM_KVMCLOCK_CTRL, "tell the guest's watchdogs of a pause"),
-	CALL_IF(ioctl, 1, KVM_GET_DIRTY_LOG, "what a paused guest has written"),
-	CALL_IF(ioctl, 1, KVM_SET_USER_MEMORY_REGION, "to log that"),
-	CALL_IF(ioctl, 1, KVM_GET_CLOCK, "the state of a paused guest"),
-	CALL_IF(ioctl, 1, KVM_SET_CLOCK, "the same"),
-	CALL_IF(ioctl, 1, KVM_GET_REGS, "the same"),
 	{0},
 };

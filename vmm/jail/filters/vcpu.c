@@ -11,15 +11,10 @@
 const struct rule vcpu_rules[] = {
 	CALL_IF(ioctl, 1, KVM_RUN, "run the guest"),
 	CALL_IF(ioctl, 1, KVM_GET_REGS, "where the guest was, in a message about its end"),
-	CALL_IF(ioctl, 1, KVM_GET_SREGS, "the same"),
+	CALL_IF(ioctl, 1, KVM_KVMCLOCK_CTRL, "tell the guest's watchdogs of a pause"),
 	CALL_IF(ioctl, 1, KVM_IRQ_LINE, "an interrupt of the serial port, where there are no irqfds"),
-	CALL(read, "eventfds"),
 	CALL(write, "eventfds; the early console, into the log"),
-	CALL(writev, "the same; abort's message"),
-	CALL(sendto, "the early console, to a stream"),
-	CALL(sendmsg, "the same"),
-	CALL(epoll_ctl, "a handler that runs here under the device lock changes a watch"),
-	CALL(timerfd_settime, "the same, a timer"),
+	CALL(writev, "abort's message"),
 	CALL(clock_gettime, "where the vDSO has no clock"),
 	CALL(restart_syscall, "the kernel's, after a signal in a wait"),
 
