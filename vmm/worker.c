@@ -63,8 +63,12 @@ static int attach_disk(
 {
 	struct worker_disk *d = &w->disks[w->n_disks++];
 
+	/* A queue per vCPU spares the guest's a lock; QEMU is told of one (qemu_argv.c). */
+	bool many = w->config.machine == VMM_MACHINE_KVM;
+	unsigned n_queues = !many ? 1 : w->config.cpus < VIRTIO_QUEUES_MAX ? w->config.cpus : VIRTIO_QUEUES_MAX;
+
 	d->disk = disk;
-	int rc = blk_create(disk, serial, 1, &d->blk, err);
+	int rc = blk_create(disk, serial, n_queues, &d->blk, err);
 	return rc < 0 ? rc : attach(w, name, blk_device(d->blk), err);
 }
 

@@ -2,7 +2,11 @@
 # SPDX-License-Identifier: Apache-2.0
 # timeout: 280
 """run_test.py - what an image's config and the options of `husk run` do inside, and the exit status outside."""
+import os
+import pathlib
 import re
+import subprocess
+import time
 
 import images
 import lib
@@ -171,6 +175,33 @@ def test_cpus_and_memory(home):
     ok(done.status == 0 and words[0] == "2", "--cpus 2", done)
     ok(180 * 1024 < int(words[2]) <= 256 * 1024, "--memory 256m", done)
     ok(700 < int(words[5]) < 1030, "--scratch 1G", done)
+
+
+def guest_memory(worker):
+    """Bytes of the host's that the guest's RAM takes."""
+    for fd in pathlib.Path(f"/proc/{worker}/fd").iterdir():
+        if "memfd:guest-ram" in os.readlink(fd):
+            return os.stat(fd).st_blocks * 512
+    raise AssertionError("the worker has no guest memory")
+
+
+def test_memory_goes_back(home):
+    image = home.have(images.busybox(), "busybox")
+    running = home.start("run", "--quiet", "-m", "384m", "-i", image, "sh", "-c",
+                         "dd if=/dev/zero of=/dev/null bs=192M count=1 2>/dev/null; echo used; read x", stdin=subprocess.PIPE)
+    running.wait_for(b"used\n")
+    worker = running.processes()["worker"]
+    full = least = guest_memory(worker)
+    # The guest's kernel reports free blocks two seconds or so after they became free, and nothing tells this side.
+    for _ in range(120):
+        least = min(least, guest_memory(worker))
+        if least <= full - (64 << 20):
+            break
+        time.sleep(0.25)
+    ok(least <= full - (64 << 20), "pages that the guest does not need go back to the host",
+       f"{full >> 20} MiB, then {least >> 20} MiB")
+    running.stdin.close()
+    running.finish()
 
 
 def test_pid_one(home):

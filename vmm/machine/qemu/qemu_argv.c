@@ -26,6 +26,7 @@
 #define SLOT_DISKS 0x2
 #define SLOT_VSOCK 0x18
 #define SLOT_RNG 0x19
+#define SLOT_BALLOON 0x1a
 _Static_assert(SLOT_DISKS + QEMU_DISKS_MAX <= SLOT_VSOCK, "each disk has a slot");
 
 /** An argv under construction; failed once memory was out. */
@@ -119,6 +120,8 @@ static void add_devices(struct argv_builder *b, const struct qemu_start *s)
 	add(b, "rng-builtin,id=entropy");
 	add(b, "-device");
 	add(b, "virtio-rng-pci,rng=entropy,addr=%#x", SLOT_RNG);
+	add(b, "-device");
+	add(b, "virtio-balloon-pci,free-page-reporting=on,deflate-on-oom=on,addr=%#x", SLOT_BALLOON);
 }
 
 static void add_kernel(struct argv_builder *b, const struct qemu_start *s)
