@@ -102,6 +102,7 @@ static const struct {
 		{"machine", offsetof(struct husk_vm_config, machine)},
 		{"name", offsetof(struct husk_vm_config, name)},
 		{"platform", offsetof(struct husk_vm_config, platform)},
+		{"shell", offsetof(struct husk_vm_config, shell)},
 		{"user", offsetof(struct husk_vm_config, user)},
 		{"workdir", offsetof(struct husk_vm_config, working_dir)},
 },

@@ -12,6 +12,7 @@
 #include "engine/helper.h"
 #include "engine/kernel.h"
 #include "engine/machine.h"
+#include "engine/shell.h"
 
 #include <string.h>
 #include <sys/statvfs.h>
@@ -144,6 +145,27 @@ static void look_at_kernel(struct findings *f, const struct husk *husk)
 	kernel_free(&kernel);
 }
 
+static void look_at_shell(struct findings *f, const struct husk *husk)
+{
+	CLEANUP(shell_choice_free) struct shell_choice found = {0};
+	CLEANUP_FREE char *missing = NULL;
+	struct husk_error err;
+	if (shell_look(husk, &found, &err) < 0 || shell_missing(&found, &missing, &err) < 0)
+		findings_add(f, HUSK_FINDING_ERROR, "shell", NULL, "%s", err.message);
+	else if (*missing)
+		findings_add(f, HUSK_FINDING_WARNING, "shell",
+			geteuid() == 0 ? "in a container: run it with --privileged, or husk with --shell=degraded"
+				       : "allow user namespaces (sysctl user.max_user_namespaces, "
+					 "kernel.unprivileged_userns_clone, "
+					 "kernel.apparmor_restrict_unprivileged_userns), or run husk with "
+					 "--shell=degraded",
+			"the shell around VMs cannot be built here; missing: %s", missing);
+	else
+		findings_add(f, HUSK_FINDING_OK, "shell", NULL,
+			"worker and QEMU of a VM get namespaces, a root, %s and a filter of system calls of their own",
+			geteuid() == 0 ? "an id" : "no capabilities");
+}
+
 static void look_at_home(struct findings *f, const struct husk *husk)
 {
 	struct statvfs fs;
@@ -185,6 +207,7 @@ int doctor_run(const struct husk *husk, const struct husk_error *open_error, str
 		look_at_helpers(&f, husk);
 		look_at_kernel(&f, husk);
 		look_at_home(&f, husk);
+		look_at_shell(&f, husk);
 	} else {
 		findings_add(&f, HUSK_FINDING_ERROR, "home", "set HUSK_HOME to a directory of your own", "%s",
 			open_error ? open_error->message : "the home cannot be opened");

@@ -24,6 +24,7 @@
 #include "engine/images.h"
 #include "engine/machine.h"
 #include "engine/scratch.h"
+#include "engine/shell.h"
 #include "engine/start_doors.h"
 #include "image/platform.h"
 
@@ -45,6 +46,7 @@ struct start {
 	struct boot boot;
 	struct buffer exec;
 	struct machine_choice machine;
+	struct shell_choice shell;
 	int layers[VMM_LAYERS_MAX];
 	size_t n_layers;
 	int scratch_fd, caller_fd, control_fd; /* the supervisor's ends */
@@ -59,6 +61,7 @@ static void start_free(struct start *s)
 	boot_free(&s->boot);
 	buffer_free(&s->exec);
 	machine_choice_free(&s->machine);
+	shell_choice_free(&s->shell);
 	for (size_t i = 0; i < s->n_layers; i++)
 		close(s->layers[i]);
 	int fds[] = {s->scratch_fd, s->caller_fd, s->control_fd};
@@ -155,6 +158,7 @@ static int build_envelope(struct start *s, struct husk_vm *vm, struct husk_error
 	if (s->machine.qemu)
 		envelope_string(e, VMM_QEMU_PATH, s->machine.qemu);
 	envelope_fd(e, VMM_KVM_FD, s->machine.kvm_fd);
+	envelope_u32(e, VMM_WALLS, s->shell.walls);
 	envelope_string(e, VMM_CMDLINE, s->boot.cmdline);
 	envelope_fd(e, VMM_KERNEL_FD, s->boot.kernel_fd);
 	envelope_fd(e, VMM_INITRD_FD, s->boot.initrd_fd);
@@ -246,6 +250,9 @@ static int prepare(struct start *s, struct husk_vm *vm, struct husk_error *err)
 	if (rc < 0)
 		return rc;
 	vm->hardware = s->machine.hardware;
+	rc = shell_choose(s->husk, c->shell, &s->shell, err);
+	if (rc < 0)
+		return rc;
 	int found = images_find(s->husk, c, &s->image, err);
 	rc = found < 0 ? found : boot_open(s->husk, c, s->machine.kind, &s->boot, err);
 	if (rc == 0 && !found)
@@ -263,7 +270,7 @@ static int prepare(struct start *s, struct husk_vm *vm, struct husk_error *err)
 static int run(struct start *s, struct husk_vm *vm, struct husk_error *err)
 {
 	CLEANUP_JSON json_t *json = configuration(s);
-	if (!json)
+	if (!json || json_object_set_new(json, "shell", shell_json(&s->shell)) < 0)
 		return error_set(err, -EINVAL, "describe the VM: a value is not valid UTF-8");
 	int rc = vm_record_create(s->husk, s->config->name, json, &vm->record, err);
 	rc = rc < 0 ? rc : start_doors_open(s->husk, s->config, &vm->record, &s->doors, err);
@@ -284,6 +291,16 @@ static int run(struct start *s, struct husk_vm *vm, struct husk_error *err)
 	rc = rc < 0 ? rc : judge(vm, err);
 	if (rc < 0 && rc != -ECANCELED)
 		live_show_log(vm, LOG_LINES);
+	return rc;
+}
+
+static int say_missing(const struct start *s, struct husk_error *err)
+{
+	CLEANUP_FREE char *text = NULL;
+	int rc = shell_missing(&s->shell, &text, err);
+	if (rc == 0)
+		engine_notice(s->husk, HUSK_NOTICE_WARNING,
+			"degraded shell: the VM's processes go without what this host forbids (%s)", text);
 	return rc;
 }
 
@@ -313,6 +330,8 @@ int start_vm(const struct husk *husk, const struct husk_vm_config *config, struc
 			"hides "
 			"this line)",
 			s.machine.why);
+	if (rc == 0 && s.shell.missing.size)
+		rc = say_missing(&s, err);
 	rc = rc < 0 ? rc : run(&s, vm, err);
 	if (rc < 0) {
 		start_doors_take_down(&s.doors);

@@ -264,6 +264,8 @@ struct husk_vm_config {
 	int serial_fd;                    /* INHERIT, CAPTURE: what the guest says goes here; -1: none. As the streams, and
 	                                   * open still when the VM has ended, for husk never closes it */
 	int serial_input_fd;              /* INHERIT, CAPTURE: what the guest hears; -1: none */
+	const char *shell;                /* NULL or "full": worker and QEMU get every wall, or the start fails. "degraded":
+	                                   * those that this host allows; what is missing is a notice, and in the VM's JSON */
 };
 
 /** A caller's size is its header's, so that a program lives on with a library that knows more fields. */
