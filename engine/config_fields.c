@@ -82,6 +82,7 @@ const struct config_field config_fields[] = {
 	FIELD(husk_vm_config, read_only, CONFIG_FLAG),
 	FIELD(husk_vm_config, machine, CONFIG_TEXT),
 	FIELD(husk_vm_config, require_hardware, CONFIG_FLAG),
+	FIELD(husk_vm_config, shell, CONFIG_TEXT),
 	FIELD(husk_vm_config, memory, CONFIG_BYTES),
 	FIELD(husk_vm_config, cpus, CONFIG_U32),
 	FIELD(husk_vm_config, kernel, CONFIG_TEXT),

@@ -70,32 +70,40 @@ void shell_choice_free(struct shell_choice *choice)
 	buffer_free(&choice->missing);
 }
 
+static char *lines_of(const struct shell_choice *c)
+{
+	return strndup(c->missing.size ? (const char *)buffer_bytes(&c->missing) : "", c->missing.size);
+}
+
+/** Names with commas between them, then the reason of the last. */
 int shell_missing(const struct shell_choice *choice, char **text, struct husk_error *err)
 {
-	char *words = malloc(choice->missing.size + 1);
-	size_t n = choice->missing.size;
+	CLEANUP_FREE char *lines = lines_of(choice);
+	CLEANUP_BUFFER struct buffer b = {0};
+	char *rest = lines, *why = NULL;
 
-	if (!words)
+	for (char *line; lines && (line = strsep(&rest, "\n"));) {
+		char *name = strsep(&line, ":");
+		if (!*name)
+			continue;
+		buffer_append(&b, ", ", b.size ? 2 : 0);
+		buffer_append(&b, name, strlen(name));
+		why = line ? line + strspn(line, " ") : why;
+	}
+	if (asprintf(text, "%.*s%s%s%s", (int)b.size, b.size ? (const char *)buffer_bytes(&b) : "", why ? " (" : "", why ? why : "",
+		    why ? ")" : "") < 0)
 		return error_set(err, -ENOMEM, "list what is missing: out of memory");
-	if (n)
-		memcpy(words, buffer_bytes(&choice->missing), n);
-	words[n ? n - 1 : 0] = 0;
-	for (char *at = words; *at; at++)
-		if (*at == '\n')
-			*at = ';';
-	*text = words;
 	return 0;
 }
 
 json_t *shell_json(const struct shell_choice *choice)
 {
-	CLEANUP_FREE char *words = NULL;
-	json_t *list = choice->degraded && shell_missing(choice, &words, NULL) == 0 ? json_array() : NULL;
-	char *rest = words;
-
 	if (!choice->degraded)
 		return json_pack("{s:s}", "mode", "full");
-	for (char *one; list && (one = strsep(&rest, ";"));)
+	CLEANUP_FREE char *lines = lines_of(choice);
+	json_t *list = lines ? json_array() : NULL;
+	char *rest = lines;
+	for (char *one; list && (one = strsep(&rest, "\n"));)
 		if (*one)
 			json_array_append_new(list, json_string(one));
 	return list ? json_pack("{s:s, s:o}", "mode", "degraded", "missing", list) : NULL;

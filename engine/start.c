@@ -300,7 +300,7 @@ static int say_missing(const struct start *s, struct husk_error *err)
 	int rc = shell_missing(&s->shell, &text, err);
 	if (rc == 0)
 		engine_notice(s->husk, HUSK_NOTICE_WARNING,
-			"degraded shell: the VM's processes go without what this host forbids (%s)", text);
+			"degraded shell: the VM's processes go without: %s", text);
 	return rc;
 }
 

@@ -5,7 +5,8 @@
  * Theory of operation: the supervisor starts this in QEMU's place, with QEMU's descriptors, already born into its namespaces
  * (birth.c). It moves into the root that QEMU needs, gives up its rights, and becomes QEMU: the same process, so that its pid
  * and its status are QEMU's. An exec makes a process dumpable again; what guards it from then on is its id, its PID namespace
- * and RLIMIT_CORE 0, which it cannot raise.
+ * and RLIMIT_CORE 0, which it cannot raise. The size of files is not limited: QEMU sets that of the memfds it shares with the
+ * devices.
  */
 #include "base/cleanup.h"
 #include "base/confine.h"
@@ -14,15 +15,6 @@
 #include "vmm/jail/strip.h"
 
 #include <string.h>
-#include <sys/resource.h>
-
-/** QEMU writes to no file: its console and its monitor are sockets, its words go to a pipe. */
-static int limit_files(struct husk_error *err)
-{
-	struct rlimit none = {0, 0};
-
-	return setrlimit(RLIMIT_FSIZE, &none) < 0 ? error_errno(err, "limit the size of files") : 0;
-}
 
 int jail_enclose(const struct jail *jail, const char *program, struct husk_error *err)
 {
@@ -31,7 +23,6 @@ int jail_enclose(const struct jail *jail, const char *program, struct husk_error
 	if (jail->walls & JAIL_ROOT)
 		rc = root_build(jail->runtime_fd, program, jail->walls & JAIL_PID, err);
 	close(jail->runtime_fd);
-	rc = rc < 0 ? rc : limit_files(err);
 	rc = rc < 0 ? rc : strip(jail, err);
 	return rc < 0 ? error_prefix(err, "build QEMU's shell") : 0;
 }
