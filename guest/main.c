@@ -41,6 +41,7 @@
 #define FILES_MAX (1u << 20) /* fs.nr_open's default; a forward has two descriptors */
 #define VSOCK_BUFFER (1u << 20) /* what the host may have in flight towards one connection of the agent */
 #define NICE (-10)
+#define HOST_PATIENCE_S 60
 #define CLOCK_SLACK_NS 1000000000ll
 
 static uint64_t boot_clock_ns(void)
@@ -154,7 +155,10 @@ static int say_ready(uint64_t init_ns, struct husk_error *err)
 	agent_hello_put(&frames);
 	if (!entries.data || agent_frame_put(&frames, AGENT_READY, 0, buffer_bytes(&entries), entries.size) < 0)
 		return error_set(err, -ENOMEM, "say READY: out of memory");
+	/* The kernel's own limit is two seconds, which a busy host may need to answer; its start timeout ends a wait in vain. */
+	const struct timeval patience = {.tv_sec = HOST_PATIENCE_S};
 	CLEANUP_FD int fd = socket(AF_VSOCK, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	setsockopt(fd, AF_VSOCK, SO_VM_SOCKETS_CONNECT_TIMEOUT, &patience, sizeof(patience));
 	if (fd < 0 || connect(fd, (struct sockaddr *)&host, sizeof(host)) < 0)
 		return error_errno(err, "connect to the host");
 	int rc = fd_write_all(fd, buffer_bytes(&frames), frames.size);

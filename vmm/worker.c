@@ -174,6 +174,9 @@ static void on_machine(void *data, enum machine_event event, const char *text)
 		workload_settle(w, VM_END_GUEST, text, 100);
 	else if (event == MACHINE_LOST)
 		workload_settle(w, VM_END_MACHINE, text, 1000);
+	else if (event == MACHINE_RUNNING && text[0])
+		worker_log(w, "vCPUs run %.2f ms after the worker's start, %s",
+			(double)(w->running_ns - w->begun_ns) / 1e6, text);
 }
 
 static void on_console(void *data, const void *bytes, size_t n)
@@ -363,7 +366,9 @@ static int set_up(struct worker *w, struct husk_error *err)
 		rc = make_own_devices(w, err);
 	if (rc == 0)
 		rc = make_doors(w, err);
-	return rc < 0 ? rc : w->ops->start(w->machine, err); /* last: from here on other threads reach the devices */
+	rc = rc < 0 ? rc : w->ops->start(w->machine, err); /* last: from here on other threads reach the devices */
+	w->running_ns = clock_monotonic_ns();
+	return rc;
 }
 
 /** Everything that is needed has come as a descriptor; the rest of the machine is left behind before anything is made from

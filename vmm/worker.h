@@ -70,7 +70,7 @@ struct worker {
 	bool timed_out, draining, reported;
 	enum vm_end settle_end;
 	char settle_text[256];
-	uint64_t begun_ns;
+	uint64_t begun_ns, running_ns; /* running_ns: when the machine was told to run */
 };
 
 /** Run the worker whose envelope is descriptor @fd; the process's exit status. */

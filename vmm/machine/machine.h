@@ -29,7 +29,7 @@ struct machine_capabilities {
 };
 
 enum machine_event {
-	MACHINE_RUNNING = 1, /* vCPUs run */
+	MACHINE_RUNNING = 1, /* vCPUs run; text may say what their start took */
 	MACHINE_PAUSED,
 	MACHINE_OFF, /* the guest powered itself off */
 	MACHINE_ENDED, /* the guest reset or panicked; text says which */

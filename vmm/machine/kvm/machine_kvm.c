@@ -62,10 +62,14 @@ static void tell(struct machine *m)
 	if (phase == m->told || (phase == PHASE_PAUSED && !rests))
 		return;
 	m->told = phase;
+	char loaded[64];
+	snprintf(loaded, sizeof(loaded), "%.2f ms of it for kernel and initramfs", (double)m->load_ns / 1e6);
 	if (phase == PHASE_ENDED)
 		m->setup.event(m->setup.data, m->end, m->end_text);
+	else if (phase == PHASE_PAUSED)
+		m->setup.event(m->setup.data, MACHINE_PAUSED, "");
 	else
-		m->setup.event(m->setup.data, phase == PHASE_RUNNING ? MACHINE_RUNNING : MACHINE_PAUSED, "");
+		m->setup.event(m->setup.data, MACHINE_RUNNING, loaded);
 }
 
 static void on_news(struct loop_watch *watch, uint32_t events)
@@ -353,9 +357,11 @@ static int load(struct machine *m, struct husk_error *err)
 
 	int rc = acpi_build(m->setup.memory, &acpi, &boot.rsdp, err);
 	rc = rc < 0 ? rc : write_generation(m, err);
+	uint64_t begun = clock_monotonic_ns();
 	rc = rc < 0 ? rc : x86_boot_load(&boot, &m->entry, err);
 	if (rc < 0)
 		return rc;
+	m->load_ns = clock_monotonic_ns() - begun;
 	cleanup_fd(&m->setup.kernel_fd);
 	cleanup_fd(&m->setup.initrd_fd);
 	m->setup.kernel_fd = m->setup.initrd_fd = -1;

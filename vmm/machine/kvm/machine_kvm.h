@@ -55,6 +55,7 @@ struct machine {
 	struct slot slots[X86_SLOTS];
 	unsigned n_slots;
 	struct x86_entry entry;
+	uint64_t load_ns; /* what loading kernel and initramfs took */
 	struct vcpu vcpus[X86_CPUS_MAX];
 	unsigned n_vcpus;
 	struct loop_watch news; /* an eventfd: calls to run, a rest or an end to tell */
