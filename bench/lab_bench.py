@@ -12,7 +12,6 @@ import tempfile
 
 TOP = pathlib.Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(TOP / "tests" / "lab"))
-import lib  # noqa: E402
 import machine  # noqa: E402
 
 SECONDS = 3600

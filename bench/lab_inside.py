@@ -26,6 +26,8 @@ from footprint import resident  # noqa: E402
 TRACING = pathlib.Path("/sys/kernel/tracing")
 CMDLINE = "quiet panic=-1 reboot=t no_timer_check"
 
+RESTARTED = {"qemu": "Restarting system", "husk": "rese?t|restart|reboot"}  # what a guest that came to init leaves behind
+
 
 def tell(**what):
     print(json.dumps(what), flush=True)
@@ -45,7 +47,7 @@ def contenders(home, folder):
     tell(kernel=kernel.parent.name)
     return {
         "husk": [lib.HUSK, "run", "--quiet", "--machine", "kvm", "--start-timeout", "200", "--cpus", "1", "-m", "256m", "--kernel",
-                 str(kernel), "--initramfs", str(initramfs), "--cmdline", CMDLINE, "busybox", "true"],
+                 str(kernel), "--initramfs", str(initramfs), "--cmdline", CMDLINE, "busybox"],
         "qemu": ["qemu-system-x86_64", "-M", "microvm,rtc=on", "-accel", "kvm", "-cpu", "host", "-smp", "1", "-m", "256M",
                  "-nodefaults", "-no-user-config", "-display", "none", "-nic", "none", "-no-reboot", "-serial", "stdio",
                  "-kernel", str(kernel), "-initrd", str(initramfs), "-append", "console=ttyS0 " + CMDLINE],
@@ -59,8 +61,11 @@ def boots(home, folder, rounds):
             seconds, done = quiet_run(command, home)
             if i:  # the first round fills caches
                 tell(boot=name, seconds=seconds)
-            else:
-                tell(first=name, status=done.returncode, said=done.stdout.decode(errors="replace")[-600:])
+                continue
+            said = done.stdout.decode(errors="replace")
+            tell(first=name, status=done.returncode, said=said[-600:])
+            if not re.search(RESTARTED[name], said):
+                raise SystemExit(f"{name}'s guest did not come to its end: {said}")
 
 
 def traced(action):
