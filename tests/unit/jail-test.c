@@ -432,7 +432,7 @@ static int run_all(void)
 int main(int argc, char **argv)
 {
 	if (argc == 3 && find(argv[1]))
-		return inside(argv[1], (uint32_t)strtoul(argv[2], NULL, 10));
+		_exit(inside(argv[1], (uint32_t)strtoul(argv[2], NULL, 10))); /* a leak checker would look into /proc */
 	if (!mkdtemp(directory))
 		return 1;
 	if (geteuid() == 0 && argc == 2 && strcmp(argv[1], "user") == 0 &&
