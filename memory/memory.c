@@ -10,6 +10,8 @@
 #include <sys/sendfile.h>
 #include <sys/stat.h>
 
+#define HUGE_PAGE (2ull << 20)
+
 int memory_make_fd(uint64_t size, int *out, struct husk_error *err)
 {
 	CLEANUP_FD int fd = memfd_create("guest-ram", MFD_CLOEXEC | MFD_ALLOW_SEALING);
@@ -37,9 +39,37 @@ int memory_init(struct memory *memory, int fd, struct husk_error *err)
 	return 0;
 }
 
+void memory_init_anonymous(struct memory *memory, uint64_t size)
+{
+	*memory = (struct memory){.fd = -1, .fd_size = size, .private = true};
+}
+
 static bool ranges_overlap(uint64_t a, uint64_t a_size, uint64_t b, uint64_t b_size)
 {
 	return a < b + b_size && b < a + a_size;
+}
+
+/** Anonymous memory that can be huge pages: it begins at a multiple of their size, as guest-physical RAM does. */
+static void *map_anonymous(uint64_t size)
+{
+	uint8_t *host = mmap(
+		NULL, size + HUGE_PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	if (host == MAP_FAILED)
+		return MAP_FAILED;
+	uint64_t head = -(uintptr_t)host % HUGE_PAGE;
+	if (head)
+		munmap(host, head);
+	munmap(host + head + size, HUGE_PAGE - head);
+	madvise(host + head, size, MADV_HUGEPAGE); /* a kernel without them has small ones */
+	return host + head;
+}
+
+static void *map_region(const struct memory *memory, uint64_t size, uint64_t fd_offset)
+{
+	if (memory->fd < 0)
+		return map_anonymous(size);
+	int kind = memory->private ? MAP_PRIVATE : MAP_SHARED;
+	return mmap(NULL, size, PROT_READ | PROT_WRITE, kind | MAP_NORESERVE, memory->fd, (off_t)fd_offset);
 }
 
 int memory_add(struct memory *memory, uint64_t gpa, uint64_t size, uint64_t fd_offset, struct husk_error *err)
@@ -63,8 +93,7 @@ int memory_add(struct memory *memory, uint64_t gpa, uint64_t size, uint64_t fd_o
 		if (r->gpa < gpa)
 			at = i + 1;
 	}
-	int kind = memory->private ? MAP_PRIVATE : MAP_SHARED;
-	void *host = mmap(NULL, size, PROT_READ | PROT_WRITE, kind | MAP_NORESERVE, memory->fd, (off_t)fd_offset);
+	void *host = map_region(memory, size, fd_offset);
 	if (host == MAP_FAILED)
 		return error_errno(err, "map %" PRIu64 " bytes of guest memory", size);
 	madvise(host, size, MADV_DONTDUMP);
@@ -130,6 +159,10 @@ int memory_discard(struct memory *memory, uint64_t gpa, uint64_t size, struct hu
 			return error_errno(err, "give back 0x%" PRIx64 " bytes of guest memory", size);
 		return 0;
 	}
+	if (memory->fd < 0)
+		return madvise(r->host + at, size, MADV_DONTNEED) < 0
+			       ? error_errno(err, "give back 0x%" PRIx64 " bytes of guest memory", size)
+			       : 0;
 	if (memory->n_holes == MEMORY_HOLES_MAX)
 		return error_set(err, -ENOSPC, "guest memory has %d holes already", MEMORY_HOLES_MAX);
 	void *host = mmap(r->host + at, size, PROT_READ | PROT_WRITE,

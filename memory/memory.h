@@ -2,15 +2,17 @@
 /*
  * memory.h - guest memory: where it lies in the worker, and the one accessor that everything goes through
  *
- * Theory of operation: a guest's RAM is one or more ranges of guest-physical addresses (regions), each a shared mapping of
- * a part of one memfd. The machine decides on the layout (QEMU's q35 splits RAM around the hole below 4 GiB) and adds the
+ * Theory of operation: a guest's RAM is one or more ranges of guest-physical addresses (regions), each a mapping of a part of
+ * one memfd, or anonymous memory where no other process has to see it: that can lie in huge pages, which spares a machine in
+ * this process most of the faults of a boot. The machine decides on the layout (QEMU's q35 splits RAM around the hole below 4 GiB) and adds the
  * regions before any device runs; after that they never change. Whoever wants guest bytes asks memory_at() for a pointer
  * to (address, length) and gets one only when the whole range lies within one region: arithmetic overflow, holes and
  * ranges that straddle two regions are refused. The memfd is sealed against shrinking, so a valid pointer stays valid and
  * never faults, whatever another holder of the memfd does.
  *
- * Pages that the guest gives back (memory_discard()) become holes of the memfd. Private memory, a copy-on-write mapping of a
- * file that must not change, gets anonymous memory in their place: dropping the copies would bring the file's old bytes back.
+ * Pages that the guest gives back (memory_discard()) become holes of the memfd, and anonymous ones are dropped. Private memory,
+ * a copy-on-write mapping of a file that must not change, gets anonymous memory in their place: dropping the copies would
+ * bring the file's old bytes back.
  *
  * What a pointer leads to belongs to the guest, which may change it at any moment: copy once, check the copy, use the copy.
  */
@@ -36,8 +38,8 @@ struct memory_region {
 
 /** Regions are sorted by gpa and do not overlap. */
 struct memory {
-	int fd; /* owned */
-	uint64_t fd_size;
+	int fd; /* owned; -1: anonymous memory */
+	uint64_t fd_size; /* of the memfd, or of all anonymous memory */
 	bool private; /* map copy-on-write: set it before the regions are added */
 	unsigned n_holes; /* of private memory: pages given back since */
 	unsigned n_regions;
@@ -49,6 +51,9 @@ int memory_make_fd(uint64_t size, int *out, struct husk_error *err);
 
 /** Start without regions over @fd, which must be sealed against shrinking; taken on success. */
 int memory_init(struct memory *memory, int fd, struct husk_error *err);
+
+/** Start without regions over @size bytes of anonymous memory. */
+void memory_init_anonymous(struct memory *memory, uint64_t size);
 
 /** Map [@fd_offset, @fd_offset + @size) of the memfd as guest-physical [@gpa, @gpa + @size). All page-aligned. */
 int memory_add(struct memory *memory, uint64_t gpa, uint64_t size, uint64_t fd_offset, struct husk_error *err);

@@ -153,14 +153,16 @@ static int make_own_devices(struct worker *w, struct husk_error *err)
 
 static int make_memory(struct worker *w, struct husk_error *err)
 {
-	int rc = memory_init(&w->memory, w->config.memory_fd, err);
+	int rc = 0;
+
+	if (w->config.memory_fd < 0) /* nobody else has to see it */
+		memory_init_anonymous(&w->memory, w->config.memory);
+	else
+		rc = memory_init(&w->memory, w->config.memory_fd, err);
 	if (rc < 0)
 		return rc;
 	w->config.memory_fd = -1;
-	rc = w->ops->map_memory(&w->memory, w->config.memory, err);
-	for (unsigned i = 0; rc == 0 && i < w->memory.n_regions; i++)
-		madvise(w->memory.regions[i].host, w->memory.regions[i].size, MADV_DONTDUMP);
-	return rc;
+	return w->ops->map_memory(&w->memory, w->config.memory, err);
 }
 
 static void on_machine(void *data, enum machine_event event, const char *text)
@@ -321,9 +323,9 @@ static int make_doors(struct worker *w, struct husk_error *err)
 
 static int check(const struct vmm_config *c, struct husk_error *err)
 {
-	const int always[] = {c->memory_fd, c->supervisor_fd, c->exec_socket_fd, c->vsock_socket_fd,
+	const int always[] = {c->supervisor_fd, c->exec_socket_fd, c->vsock_socket_fd,
 		c->dial_fd};
-	const int qemu[] = {c->qmp_fd, c->console_fd};
+	const int qemu[] = {c->memory_fd, c->qmp_fd, c->console_fd};
 	const int kvm[] = {c->kvm_fd, c->kernel_fd};
 	bool emulated = c->machine == VMM_MACHINE_QEMU, lacks = false;
 

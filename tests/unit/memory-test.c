@@ -129,6 +129,29 @@ static void test_discard(bool private)
 	memory_destroy(&m);
 }
 
+static void test_anonymous(void)
+{
+	struct memory m;
+	memory_init_anonymous(&m, 8 * MIB);
+	CHECK(memory_add(&m, 0, 4 * MIB, 0, NULL) == 0 && memory_add(&m, 4 * GIB, 4 * MIB, 4 * MIB, NULL) == 0,
+		"anonymous memory");
+	CHECK(memory_add(&m, 8 * GIB, 4096, 8 * MIB, NULL) == -ERANGE, "and no more of it than was meant");
+	CHECK((uintptr_t)memory_at(&m, 0, 1) % (2 * MIB) == 0 && (uintptr_t)memory_at(&m, 4 * GIB, 1) % (2 * MIB) == 0,
+		"it can lie in huge pages");
+	memset(memory_at(&m, 0, 4 * MIB), 'a', 4 * MIB);
+	memset(memory_at(&m, 4 * GIB, 4 * MIB), 'b', 4 * MIB);
+	bool all = true;
+	for (uint64_t at = 4096; at < 4 * MIB; at += 8192) /* more pieces than a copy-on-write mapping could have */
+		all &= memory_discard(&m, at, 4096, NULL) == 0 && page_is(&m, at, 0) && page_is(&m, at - 4096, 'a');
+	CHECK(all, "every second page is given back, and its neighbours stay");
+	CHECK(page_is(&m, 4 * GIB, 'b'), "so does the other region");
+	CHECK(memory_discard(&m, 4 * MIB - 4096, 8192, NULL) == -EFAULT, "pages into a hole are refused");
+	CLEANUP_FD int fd = open("/proc/self/exe", O_RDONLY | O_CLOEXEC);
+	CHECK(memory_read_file(&m, 4096, fd, 0, 4, NULL) == 0 && memcmp(memory_at(&m, 4096, 4), "\177ELF", 4) == 0,
+		"a file is read into it");
+	memory_destroy(&m);
+}
+
 /** What memory_at() is to say of [@gpa, @gpa + @size), by asking each region. */
 static const void *expected(const struct memory *m, uint64_t gpa, uint64_t size)
 {
@@ -271,6 +294,7 @@ int main(void)
 {
 	test_discard(false);
 	test_discard(true);
+	test_anonymous();
 	test_regions();
 	test_refusals();
 	test_every_edge();

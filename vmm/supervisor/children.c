@@ -52,7 +52,7 @@ static int wiring_make(struct wiring *w, const struct vmm_config *c, struct husk
 	*w = (struct wiring){.memory = -1};
 	for (int i = 0; i < LINKS; i++)
 		w->link[i][0] = w->link[i][1] = -1;
-	int rc = memory_make_fd(c->memory, &w->memory, err);
+	int rc = c->machine == VMM_MACHINE_QEMU ? memory_make_fd(c->memory, &w->memory, err) : 0;
 	size_t links = c->machine == VMM_MACHINE_QEMU ? LINK_DEVICES + vmm_config_devices(c) : 0;
 	for (size_t i = 0; rc == 0 && i < links; i++)
 		if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, w->link[i]) < 0)

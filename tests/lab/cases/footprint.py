@@ -13,12 +13,13 @@ OWN_LIMIT_KIB = 5 * 1024
 
 
 def resident(pid):
-    """(own, guest) KiB of a worker: guest memory is the mappings of its memfd, the rest is its own."""
+    """(own, guest) KiB of a worker: guest memory is its huge mappings, the rest is its own."""
     own = guest = 0
     memory = False
     for line in pathlib.Path(f"/proc/{pid}/smaps").read_text().splitlines():
         if re.match(r"^[0-9a-f]+-[0-9a-f]+ ", line):
-            memory = "memfd:" in line
+            first, last = (int(word, 16) for word in line.split()[0].split("-"))
+            memory = last - first >= 64 << 20
         elif line.startswith("Rss:"):
             kib = int(line.split()[1])
             own, guest = (own, guest + kib) if memory else (own + kib, guest)
