@@ -30,6 +30,8 @@ enum boot_tag {
 	BOOT_ENTROPY = 13,    /* bytes: credited to the guest's random generator */
 	BOOT_LATE_MODULE = 14, /* as BOOT_MODULE: loaded once the agent is ready; one that fails is said on the console */
 	BOOT_STOP_SIGNAL = 15, /* u32: 1..64, asks the workload to end when the power button is pressed; default SIGTERM */
+	BOOT_VSOCK_PORT = 17, /* u32: HUSK_VSOCK_PORT of programs: the one port of the host that is open to them */
+	BOOT_CONSOLE = 18,    /* string: "hvc0": the console that is the workload's alone; absent: the kernel's */
 	BOOT_DISK = 16,       /* string, repeated: "vdb SERIAL": a disk of the user's, for the workload's /dev */
 };
 

@@ -87,7 +87,7 @@ enum agent_error {
 	AGENT_ERROR_DIRECTORY = 7,      /* working directory cannot be entered or made: 125 */
 	AGENT_ERROR_SYSTEM = 8,         /* anything else that failed in the guest: 125 */
 	AGENT_ERROR_REFUSED = 9,        /* FORWARD: nobody listens on the port, or it refuses */
-	AGENT_ERROR_UNSUPPORTED = 10,   /* LISTENERS: this kernel cannot tell (no cgroup BPF) */
+	AGENT_ERROR_UNSUPPORTED = 10,   /* LISTENERS: this kernel cannot tell (no cgroup BPF); every request of a VM without agent */
 };
 
 enum agent_ready_tag {

@@ -31,6 +31,7 @@ struct request {
 	struct door_list doors;
 	struct disk_list disks;
 	const char *entrypoint[2];
+	bool raw; /* our own terminal hands on what is typed as it is */
 };
 
 static void request_free(struct request *r)
@@ -141,15 +142,37 @@ static int take_texts(struct cli *cli, struct request *r, struct husk_error *err
 	return vsock ? vsock_parse(vsock, c, err) : 0;
 }
 
-/** Streams and terminal. Docker's rule and words for a terminal that is not there. */
-static int take_streams(struct cli *cli, struct husk_vm_config *c, struct husk_error *err)
+/** The guest's console, where it comes here. Without an agent it is all there is of the guest, stdin included; otherwise
+ *  stdout is the command's, and what the guest says besides goes to stderr. */
+static void take_serial(struct husk_vm_config *c)
 {
+	bool whole = c->initramfs || c->serial == HUSK_SERIAL_CAPTURE;
+	if (c->serial == HUSK_SERIAL_LOG)
+		return;
+	c->serial_fd = whole ? STDOUT_FILENO : STDERR_FILENO;
+	if (c->initramfs)
+		c->serial_input_fd = steal_fd(&c->stdin_fd);
+}
+
+/** Streams and terminal. Docker's rule and words for a terminal that is not there. */
+static int take_streams(struct cli *cli, struct request *r, struct husk_error *err)
+{
+	static const char *const sinks[] = {"log", "inherit", "capture"};
+	struct husk_vm_config *c = &r->config;
+	const char *serial = cli_value(cli, "serial");
 	bool interactive = cli_flag(cli, "interactive");
+	for (size_t i = 0; i < ARRAY_SIZE(sinks) && serial; i++)
+		if (strcmp(serial, sinks[i]) == 0)
+			c->serial = (enum husk_serial)i;
 	if (c->tty && interactive && !isatty(STDIN_FILENO))
 		return error_set(err, -ENOTTY, "the input device is not a TTY");
+	r->raw = c->tty && interactive;
 	c->stdin_fd = interactive ? STDIN_FILENO : -1;
 	c->stdout_fd = STDOUT_FILENO;
 	c->stderr_fd = STDERR_FILENO;
+	take_serial(c);
+	if (c->initramfs && c->serial != HUSK_SERIAL_LOG)
+		c->tty = false; /* the terminal is here, not in the guest */
 	if (c->tty)
 		terminal_size(&c->rows, &c->columns);
 	return 0;
@@ -192,7 +215,7 @@ static int take_request(struct cli *cli, struct request *r, struct husk_error *e
 	rc = rc < 0 ? rc : take_environment(cli, r, err);
 	rc = rc < 0 ? rc : take_doors(cli, r, err);
 	rc = rc < 0 ? rc : take_disks(cli, r, err);
-	return rc < 0 ? rc : take_streams(cli, c, err);
+	return rc < 0 ? rc : take_streams(cli, r, err);
 }
 
 /** A port that the kernel has chosen is known to nobody else: say it. Doors have the ids from 3 on, in our order. */
@@ -244,9 +267,8 @@ int verb_run(struct cli *cli)
 	struct husk_vm *vm = start(cli, &request, &signals, &status);
 	if (vm) {
 		say_ports(vm, &request);
-		bool raw = request.config.tty && request.config.stdin_fd >= 0;
-		status = raw && terminal_raw(&err) < 0 ? cli_fail(&err, CLI_FAILED)
-						       : run_attend(vm, &signals, request.config.tty);
+		status = request.raw && terminal_raw(&err) < 0 ? cli_fail(&err, CLI_FAILED)
+							       : run_attend(vm, &signals, request.config.tty);
 		husk_vm_close(vm);
 	}
 	run_signals_close(&signals);

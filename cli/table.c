@@ -97,6 +97,11 @@ static const struct option run_options[] = {
 	{.name = "require-hardware", .help = "Refuse to run where only software separates guest and host"},
 	{.name = "rm", .help = "Accepted: a foreground run's VM is always removed at its end"},
 	{.name = "scratch", .value = "SIZE", .help = "Size of the sparse disk for what the guest writes (default 8G)"},
+	{.name = "serial",
+		.value = "WHERE",
+		.choices = "log|inherit|capture",
+		.help = "Where the guest's console goes: into the VM's log (default); there and to husk's own output; "
+			"or /dev/hvc0, for the command alone, to husk's output"},
 	{.name = "shell",
 		.value = "KIND",
 		.choices = "full|degraded",

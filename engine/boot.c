@@ -81,11 +81,15 @@ static int put_envelope(const struct husk_vm_config *config, const struct image_
 	}
 	int rc = tlv_begin(b, BOOT_MAGIC, BOOT_VERSION);
 	for (char **module = boot->kernel.modules; module && *module && rc == 0; module++) {
-		enum kernel_module_use use = kernel_module_use(*module, boot->machine);
+		enum kernel_module_use use = kernel_module_use(*module, boot->machine, boot->hvc);
 		if (use != KERNEL_MODULE_UNUSED)
 			rc = tlv_put_string(b, use == KERNEL_MODULE_LATE ? BOOT_LATE_MODULE : BOOT_MODULE, *module);
 	}
 	rc = rc < 0 ? rc : put_disks(disks, b);
+	if (rc == 0 && boot->hvc)
+		rc = tlv_put_string(b, BOOT_CONSOLE, "hvc0");
+	if (rc == 0 && boot->vsock_port)
+		rc = tlv_put_u32(b, BOOT_VSOCK_PORT, boot->vsock_port);
 	rc = rc < 0 ? rc : tlv_put_u32(b, BOOT_LAYERS, (uint32_t)image->n_layers);
 	rc = rc < 0 ? rc : tlv_put_u32(b, BOOT_FLAGS, config->read_only ? BOOT_FLAG_READ_ONLY : 0);
 	rc = rc < 0 ? rc : tlv_put_u32(b, BOOT_STOP_SIGNAL, (uint32_t)exec_stop_signal(image->stop_signal));
@@ -117,7 +121,7 @@ static int write_shared(int fd, const char *init, const struct boot *boot, struc
 	CLEANUP(paths_free) char **paths = calloc(n + 1, sizeof(*paths));
 	n = 0;
 	for (; modules && *modules && paths; modules++)
-		if (kernel_module_use(*modules, boot->machine) != KERNEL_MODULE_UNUSED &&
+		if (kernel_module_use(*modules, boot->machine, boot->hvc) != KERNEL_MODULE_UNUSED &&
 			!(paths[n++] = path_format("%s/modules/%s", boot->kernel.directory, *modules)))
 			return error_set(err, -ENOMEM, "build the initramfs: out of memory");
 	return paths ? initramfs_write(fd, init, (const char *const *)paths, n, err)
@@ -173,6 +177,7 @@ static int put_cmdline(const struct husk_vm_config *config, struct boot *boot, s
 int boot_open(const struct husk *husk, const struct husk_vm_config *config, enum vmm_machine machine, struct boot *boot,
 	struct husk_error *err)
 {
+	boot->hvc = config->serial == HUSK_SERIAL_CAPTURE;
 	boot->machine = machine;
 	int rc = put_cmdline(config, boot, err);
 	bool path = config->kernel && (strchr(config->kernel, '/') || access(config->kernel, F_OK) == 0);

@@ -14,6 +14,8 @@
 /** Owned; free with boot_free(). */
 struct boot {
 	enum vmm_machine machine;
+	bool hvc; /* the workload's console is hvc0 */
+	uint32_t vsock_port; /* told to the guest; 0: none */
 	int kernel_fd, initrd_fd;
 	char *cmdline;
 	struct kernel kernel; /* empty: a kernel of the user's */

@@ -63,6 +63,7 @@ json_t *effective_write(const struct effective *e)
 	json_object_set_new(json, "scratch", json_integer((json_int_t)e->scratch));
 	json_object_set_new(json, "listen_wait_ms", json_integer((json_int_t)e->listen_wait_ms));
 	json_object_set_new(json, "net", json_string("none"));
+	json_object_set_new(json_object_get(json, "vsock"), "port", json_integer(e->vsock_port));
 	fill_kernel(json, e->boot);
 	make_absolute(json, "initramfs");
 	fill_lists(json, e->disks);

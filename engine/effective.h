@@ -17,6 +17,7 @@ struct effective {
 	const struct open_disks *disks;
 	uint64_t memory, scratch; /* as rounded */
 	uint64_t listen_wait_ms;
+	uint32_t vsock_port;
 };
 
 /** The configuration as JSON that config_json_read() takes: what was left to husk is filled in, paths are absolute. NULL

@@ -65,8 +65,11 @@ static bool is_module(const char *path, size_t n, const char *name, size_t lengt
 	return strncmp(base + length, ".ko", 3) == 0;
 }
 
-enum kernel_module_use kernel_module_use(const char *file, enum vmm_machine machine)
+enum kernel_module_use kernel_module_use(const char *file, enum vmm_machine machine, bool hvc)
 {
+	static const char console[] = "virtio_console";
+	if (hvc && is_module(file, strlen(file), console, strlen(console)))
+		return KERNEL_MODULE_BOOT;
 	for (size_t i = 0; i < ARRAY_SIZE(uses); i++)
 		if (is_module(file, strlen(file), uses[i].name, strlen(uses[i].name)))
 			return machine == VMM_MACHINE_KVM ? uses[i].kvm : uses[i].qemu;

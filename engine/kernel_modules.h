@@ -31,8 +31,8 @@ const char *kernel_modules_wanted(void);
  *  NULL-terminated, malloc'ed with the list. What @builtin (modules.builtin) has is left out. -ENOENT: neither has a module. */
 int kernel_modules_collect(const char *dep, const char *builtin, char ***list, struct husk_error *err);
 
-/** What a guest of @machine does with the module in @file ("virtio-rng.ko"). */
-enum kernel_module_use kernel_module_use(const char *file, enum vmm_machine machine);
+/** What a guest of @machine does with the module in @file ("virtio-rng.ko"); @hvc: its workload has hvc0 for a console. */
+enum kernel_module_use kernel_module_use(const char *file, enum vmm_machine machine, bool hvc);
 
 void kernel_modules_free(char ***list);
 

@@ -33,7 +33,7 @@ struct husk_vm *live_new(const struct husk *husk, struct husk_error *err)
 	}
 	vm->husk = husk;
 	vm->record = (struct vm_record)VM_RECORD_INIT;
-	vm->io = (struct stdio)STDIO_INIT;
+	vm->io = vm->serial = (struct stdio)STDIO_INIT;
 	vm->pidfd = vm->caller_fd = vm->control_fd = vm->epoll = -1;
 	pthread_mutex_init(&vm->lock, NULL);
 	return vm;
@@ -49,7 +49,7 @@ int live_watch(struct husk_vm *vm, struct husk_error *err)
 {
 	vm->epoll = epoll_create1(EPOLL_CLOEXEC);
 	if (vm->epoll < 0 || watch(vm, vm->caller_fd) < 0 || watch(vm, vm->pidfd) < 0 ||
-		watch(vm, stdio_done_fd(&vm->io)) < 0)
+		watch(vm, stdio_done_fd(&vm->io)) < 0 || watch(vm, stdio_done_fd(&vm->serial)) < 0)
 		return error_errno(err, "watch VM %s", vm->record.id);
 	return 0;
 }
@@ -131,6 +131,8 @@ void live_take(struct husk_vm *vm)
 	reap(vm);
 	if (stdio_delivered(&vm->io) && vm->io.done >= 0)
 		epoll_ctl(vm->epoll, EPOLL_CTL_DEL, vm->io.done, NULL);
+	if (stdio_delivered(&vm->serial) && vm->serial.done >= 0)
+		epoll_ctl(vm->epoll, EPOLL_CTL_DEL, vm->serial.done, NULL);
 	pthread_mutex_unlock(&vm->lock);
 }
 
@@ -183,7 +185,7 @@ int live_wait(struct husk_vm *vm, int64_t timeout_ms, struct husk_error *err)
 		pthread_mutex_lock(&vm->lock);
 		/* A supervisor that was killed takes the worker with it, which closes the streams; the outcome of one that
 		 * was not comes after the last byte. Either way the relays come to their end. */
-		bool over = vm->ended && stdio_delivered(&vm->io);
+		bool over = vm->ended && stdio_delivered(&vm->io) && stdio_delivered(&vm->serial);
 		bool tell = over && !vm->told && log_matters(vm);
 		vm->told = vm->told || over;
 		pthread_mutex_unlock(&vm->lock);
@@ -279,6 +281,7 @@ void live_close(struct husk_vm *vm)
 		return;
 	stop(vm);
 	stdio_destroy(&vm->io);
+	stdio_destroy(&vm->serial);
 	if (vm->record.state_fd >= 0)
 		cleanup_doors(&vm->record);
 	if (vm->record.directory)

@@ -14,6 +14,7 @@ struct husk_vm {
 	const struct husk *husk;
 	struct vm_record record; /* its lock is ours for as long as this process has the VM */
 	struct stdio io;
+	struct stdio serial; /* [0] what the guest's console hears, [1] what it says */
 	pid_t pid; /* the supervisor */
 	int pidfd, caller_fd, control_fd;
 	int epoll; /* caller_fd, pidfd and the streams: what husk_vm_fd() gives */

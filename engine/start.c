@@ -26,6 +26,7 @@
 #include "engine/scratch.h"
 #include "engine/shell.h"
 #include "engine/start_doors.h"
+#include "engine/vsock_port.h"
 #include "image/platform.h"
 
 #include <fcntl.h>
@@ -47,6 +48,7 @@ struct start {
 	struct buffer exec;
 	struct machine_choice machine;
 	struct shell_choice shell;
+	uint32_t vsock_port; /* of the policies `auto` and `fixed` */
 	int layers[VMM_LAYERS_MAX];
 	size_t n_layers;
 	int scratch_fd, caller_fd, control_fd; /* the supervisor's ends */
@@ -98,16 +100,18 @@ static json_t *configuration(const struct start *s)
 		.disks = &s->disks,
 		.memory = memory_of(c),
 		.scratch = scratch_of(c),
-		.listen_wait_ms = listen_wait_of(s)};
+		.listen_wait_ms = listen_wait_of(s),
+		.vsock_port = s->vsock_port};
 	json_t *config = effective_write(&effective);
 	if (!config)
 		return NULL;
-	return json_pack("{s:s, s:s, s:s, s:s, s:s, s:I, s:i, s:I, s:b, s:b, s:b, s:I, s:I, s:o}", "image", c->image,
+	return json_pack("{s:s, s:s, s:s, s:s, s:s, s:I, s:i, s:I, s:b, s:b, s:b, s:I, s:I, s:o, s:o}", "image", c->image,
 		"image_id", s->image.id, "lifetime", "caller", "machine", machine_name(s->machine.kind), "wall",
 		s->machine.hardware ? "hardware" : "software", "memory", (json_int_t)effective.memory, "cpus",
 		(int)c->cpus, "scratch", (json_int_t)effective.scratch, "read_only", c->read_only, "tty", c->tty,
 		"init", c->init, "timeout_ms", (json_int_t)c->timeout_ms, "start_timeout_ms",
-		(json_int_t)c->start_timeout_ms, "config", config);
+		(json_int_t)c->start_timeout_ms, "vsock_port",
+		s->vsock_port ? json_integer(s->vsock_port) : json_null(), "config", config);
 }
 
 static int open_layers(struct start *s, struct husk_error *err)
@@ -165,6 +169,11 @@ static int build_envelope(struct start *s, struct husk_vm *vm, struct husk_error
 	for (size_t i = 0; i < s->n_layers; i++)
 		envelope_fd(e, VMM_LAYER_FD, s->layers[i]);
 	disks_put(&s->disks, e);
+	vsock_port_put(c, s->vsock_port, e);
+	envelope_u32(e, VMM_NO_AGENT, vm->agentless);
+	envelope_u32(e, VMM_SERIAL, (uint32_t)c->serial);
+	envelope_fd(e, VMM_SERIAL_IN_FD, vm->serial.fd[0]);
+	envelope_fd(e, VMM_SERIAL_OUT_FD, vm->serial.fd[1]);
 	envelope_fd(e, VMM_SCRATCH_FD, s->scratch_fd);
 	envelope_fd(e, VMM_RUNTIME_FD, vm->record.runtime_fd);
 	envelope_fd(e, VMM_STATE_FD, vm->record.state_fd);
@@ -239,6 +248,7 @@ static int check_platform(const struct husk_vm_config *c, const struct image_rec
 static int prepare(struct start *s, struct husk_vm *vm, struct husk_error *err)
 {
 	const struct husk_vm_config *c = s->config;
+	const int serial[3] = {c->serial_input_fd, c->serial_fd, -1};
 	const int streams[3] = {c->stdin_fd, c->stdout_fd, c->tty ? -1 : c->stderr_fd};
 	int rc = check_config(c, err);
 	if (rc == 0 && c->name)
@@ -246,6 +256,8 @@ static int prepare(struct start *s, struct husk_vm *vm, struct husk_error *err)
 	if (rc < 0)
 		return rc;
 	rc = disks_open(c, &s->disks, err);
+	rc = rc < 0 ? rc : vsock_port_choose(s->husk, c, &s->vsock_port, err);
+	s->boot.vsock_port = s->vsock_port;
 	rc = rc < 0 ? rc : machine_choose(s->husk, c->machine, c->require_hardware, &s->machine, err);
 	if (rc < 0)
 		return rc;
@@ -264,6 +276,8 @@ static int prepare(struct start *s, struct husk_vm *vm, struct husk_error *err)
 		rc = exec_payload(c, &s->image, &s->exec, err);
 	if (rc == 0 && !vm->agentless)
 		rc = stdio_prepare(&vm->io, streams, err);
+	if (rc == 0 && c->serial != HUSK_SERIAL_LOG)
+		rc = stdio_prepare(&vm->serial, serial, err);
 	return rc;
 }
 
@@ -285,6 +299,7 @@ static int run(struct start *s, struct husk_vm *vm, struct husk_error *err)
 	close(steal_fd(&s->caller_fd)); /* so that the supervisor's death is an end of file here */
 	close(steal_fd(&s->control_fd));
 	rc = stdio_start(&vm->io, err);
+	rc = rc < 0 ? rc : stdio_start(&vm->serial, err);
 	rc = rc < 0 ? rc : live_watch(vm, err);
 	if (rc == 0 && !vm->agentless)
 		rc = live_wait_ready(vm, s->config->start_timeout_ms + START_GRACE_MS, s->config->cancel_fd, err);

@@ -46,7 +46,6 @@ static const struct {
 	{"/dev/random", 0666, 1, 8},
 	{"/dev/urandom", 0666, 1, 9},
 	{"/dev/tty", 0666, 5, 0},
-	{"/dev/console", 0600, 5, 1},
 };
 
 static const struct {
@@ -81,6 +80,9 @@ static int fill_dev(const struct workload_setup *setup, struct husk_error *err)
 			chmod(nodes[i].path, nodes[i].mode) < 0)
 			return error_errno(err, "make %s", nodes[i].path);
 	}
+	dev_t console = setup->nodes && setup->nodes->console ? setup->nodes->console : makedev(5, 1);
+	if (mknod("/dev/console", S_IFCHR | 0600, console) < 0)
+		return error_errno(err, "make /dev/console");
 	for (size_t i = 0; i < ARRAY_SIZE(links); i++)
 		if (symlink(links[i].target, links[i].path) < 0)
 			return error_errno(err, "make %s", links[i].path);

@@ -21,6 +21,7 @@ struct workload_setup {
 	size_t n_volumes;
 	uint64_t shm_size;
 	uint32_t nofile;
+	uint32_t vsock_port; /* in the environment of programs; 0: it is not */
 	const struct nodes *nodes; /* of the VM's own devices; NULL: none */
 };
 

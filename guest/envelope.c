@@ -56,6 +56,8 @@ static const struct field fields[] = {
 	[BOOT_ENTROPY] = {SHAPE_BYTES, AT(entropy), "entropy"},
 	[BOOT_STOP_SIGNAL] = {SHAPE_U32, AT(stop_signal), "stop signal"},
 	[BOOT_LATE_MODULE] = {SHAPE_LATE_MODULE, 0, "late module"},
+	[BOOT_VSOCK_PORT] = {SHAPE_U32, AT(vsock_port), "vsock port"},
+	[BOOT_CONSOLE] = {SHAPE_DEVICE, AT(console), "console"},
 	[BOOT_DISK] = {SHAPE_DISK, 0, "disk"},
 };
 #undef AT

@@ -44,6 +44,8 @@ struct envelope {
 	uint32_t layers;
 	uint32_t flags;
 	uint32_t nofile;
+	uint32_t vsock_port; /* 0: none */
+	char console[ENVELOPE_DEVICE_MAX]; /* "": the kernel's */
 	uint32_t stop_signal;
 	uint64_t shm_size;
 	uint64_t time_ns; /* 0: not given */

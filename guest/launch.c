@@ -118,12 +118,17 @@ static const char *environment_get(char *const *env, const char *name)
 	return NULL;
 }
 
-char **launch_environment(const struct exec_request *request, const char *hostname, const char *home)
+char **launch_environment(const struct exec_request *request, const struct workload_setup *setup, const char *home)
 {
 	struct strings list = {0};
 	int rc = environment_add(&list, "PATH", PATH_DEFAULT);
 	if (rc == 0)
-		rc = environment_add(&list, "HOSTNAME", hostname);
+		rc = environment_add(&list, "HOSTNAME", setup->hostname);
+	if (rc == 0 && setup->vsock_port) {
+		char port[16];
+		snprintf(port, sizeof(port), "%u", setup->vsock_port);
+		rc = environment_add(&list, "HUSK_VSOCK_PORT", port);
+	}
 	if (rc == 0 && (request->flags & AGENT_EXEC_FLAG_TTY))
 		rc = environment_add(&list, "TERM", "xterm");
 	for (size_t i = 0; rc == 0 && i < request->env.n; i++)
@@ -210,7 +215,7 @@ void launch(const struct workload_setup *setup, const struct exec_request *reque
 	if (chdir(request->cwd) < 0)
 		launch_fail(status, AGENT_ERROR_DIRECTORY, "enter the working directory %s: %s", request->cwd,
 			strerror(errno));
-	char **env = launch_environment(request, setup->hostname, user.home);
+	char **env = launch_environment(request, setup, user.home);
 	if (!env)
 		launch_fail(status, AGENT_ERROR_SYSTEM, "make the environment: out of memory");
 	become(&user, status);

@@ -15,8 +15,8 @@ _Noreturn void launch(const struct workload_setup *setup, const struct exec_requ
 _Noreturn __attribute__((format(printf, 3, 4))) void launch_fail(
 	int status, enum agent_error code, const char *format, ...);
 
-/** The program's environment: the agent's defaults, the request's, HOME of passwd; of a name that comes twice the later
+/** The program's environment: the agent's defaults with what the VM has to say, the request's, HOME of passwd; of a name that comes twice the later
  *  one. NULL without memory. Exported for its test. */
-char **launch_environment(const struct exec_request *request, const char *hostname, const char *home);
+char **launch_environment(const struct exec_request *request, const struct workload_setup *setup, const char *home);
 
 #endif

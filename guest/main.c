@@ -201,6 +201,7 @@ static int serve(const struct envelope *envelope, const struct nodes *nodes, int
 				.shm_size = envelope->shm_size,
 				.nofile = envelope->nofile,
 				.nodes = nodes,
+				.vsock_port = envelope->vsock_port,
 			},
 		.from_host_only = true,
 		.input = "/dev/input",

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* nodes.h - devices of this VM for the workload's /dev: the user's disks */
+/* nodes.h - devices of this VM for the workload's /dev: the user's disks, a console of its own */
 #ifndef GUEST_NODES_H
 #define GUEST_NODES_H
 
@@ -14,13 +14,14 @@
 /** A device, and under which name it is in /dev/disk/by-id. */
 struct node {
 	char name[NODES_NAME]; /* below /dev: "vdb1" */
-	char id[NODES_NAME + ENVELOPE_SERIAL_MAX]; /* "virtio-SERIAL-part1" */
-	mode_t type; /* S_IFBLK */
+	char id[NODES_NAME + ENVELOPE_SERIAL_MAX]; /* "virtio-SERIAL-part1"; "": none */
+	mode_t type; /* S_IFBLK, S_IFCHR */
 	dev_t device;
 };
 
 struct nodes {
 	struct node list[NODES_MAX];
+	dev_t console; /* what /dev/console is; 0: the kernel's */
 	size_t n;
 };
 

@@ -63,6 +63,13 @@ static const struct entry_rule rules[] = {
 	RULE(VMM_EXEC_SOCKET_FD, KIND_FD, exec_socket_fd),
 	RULE(VMM_VSOCK_SOCKET_FD, KIND_FD, vsock_socket_fd),
 	RULE(VMM_DIAL_FD, KIND_FD, dial_fd),
+	RULE(VMM_REACH, KIND_U32, reach),
+	RULE(VMM_REACH_PORT, KIND_U32, reach_port),
+	RULE(VMM_SERIAL, KIND_U32, serial),
+	RULE(VMM_NO_AGENT, KIND_U32, no_agent),
+	RULE(VMM_SERIAL_OUT_FD, KIND_FD, serial_out_fd),
+	RULE(VMM_SERIAL_IN_FD, KIND_FD, serial_in_fd),
+	RULE(VMM_HVC_FD, KIND_FD, hvc_fd),
 	RULE(VMM_WALLS, KIND_U32, walls),
 	RULE(VMM_LISTEN_WAIT_MS, KIND_U64, listen_wait_ms),
 	RULE(VMM_STATS_FD, KIND_FD, stats_fd),
@@ -71,8 +78,10 @@ static const struct entry_rule rules[] = {
 	RULE(VMM_TLS_PATH, KIND_STRING, tls_path, 4095),
 };
 
-_Static_assert(ARRAY_SIZE(rules) <= 32, "VMM_FDS_MAX counts 32 beside those of lists");
-_Static_assert(sizeof(enum vmm_machine) == sizeof(uint32_t), "an enum is read as a u32");
+_Static_assert(ARRAY_SIZE(rules) <= 40, "VMM_FDS_MAX counts 40 beside those of lists");
+_Static_assert(sizeof(enum vmm_machine) == sizeof(uint32_t) && sizeof(enum vmm_reach) == sizeof(uint32_t) &&
+		       sizeof(enum vmm_serial) == sizeof(uint32_t),
+	"an enum is read as a u32");
 
 /** What a walk over the entries has met. */
 struct reading {
@@ -256,6 +265,8 @@ static int check_config(const struct vmm_config *c, struct husk_error *err)
 		return error_set(err, -EINVAL, "unknown machine kind %u", (unsigned)c->machine);
 	if (c->memory == 0 || c->memory % (1u << 20) || c->memory > 1ull << 46)
 		return error_set(err, -EINVAL, "the VM's memory is not a multiple of 1 MiB in range");
+	if (c->reach > VMM_REACH_ONE || c->serial > VMM_SERIAL_CAPTURE)
+		return error_set(err, -EINVAL, "the VM's vsock policy or its serial sink is unknown");
 	if (c->cpus < 1 || c->cpus > 255)
 		return error_set(err, -EINVAL, "the VM's number of CPUs is not 1 to 255");
 	return 0;

@@ -28,6 +28,11 @@
 
 enum vmm_machine { VMM_MACHINE_QEMU = 1, VMM_MACHINE_KVM = 2 };
 
+/** Which ports of the host a guest program reaches. */
+enum vmm_reach { VMM_REACH_ANY = 0, VMM_REACH_NONE = 1, VMM_REACH_ONE = 2 };
+
+enum vmm_serial { VMM_SERIAL_LOG = 0, VMM_SERIAL_INHERIT = 1, VMM_SERIAL_CAPTURE = 2 };
+
 enum vmm_tag {
 	VMM_ID = 1, /* string: 12 hex digits */
 	VMM_MACHINE = 2, /* u32: enum vmm_machine */
@@ -57,7 +62,14 @@ enum vmm_tag {
 	VMM_SERVICE_FD = 26, /* u32: listening SOCK_SEQPACKET, supervisor.sock: expose, unexpose. Supervisor only */
 	VMM_TLS_PATH = 27, /* string: absolute path of husk-tls; absent: no TLS doors. Supervisor only */
 	VMM_DISK = 28, /* repeated: struct vmm_disk; the user's disks, in the guest's order */
-	VMM_WALLS = 37, /* u32: the walls around worker and QEMU (vmm/jail/jail.h); absent: all that go with our rights */
+	VMM_REACH = 29, /* u32: enum vmm_reach; default ANY. Supervisor only, which connects */
+	VMM_REACH_PORT = 30, /* u32: with ONE */
+	VMM_SERIAL = 31, /* u32: enum vmm_serial, default LOG: where the guest's console goes */
+	VMM_SERIAL_OUT_FD = 32, /* u32: with INHERIT and CAPTURE: to there, as VMM_STDOUT_FD */
+	VMM_SERIAL_IN_FD = 33, /* u32: and what the guest hears from there */
+	VMM_NO_AGENT = 34, /* u32: 1 for a foreign initramfs: nobody answers on the agent's port */
+	VMM_WALLS =
+		37, /* u32: the walls around worker and QEMU (vmm/jail/jail.h); absent: all that go with our rights */
 	VMM_KVM_FD = 38, /* u32: /dev/kvm, `kvm` machine only */
 	/* only in the worker's envelope, put there by the supervisor */
 	VMM_MEMORY_FD = 40, /* u32: guest RAM, a sealed memfd */
@@ -66,6 +78,7 @@ enum vmm_tag {
 		42, /* u32, repeated: vhost-user sockets, one per device: root, disks, scratch if there is one, vsock */
 	VMM_SUPERVISOR_FD = 45, /* u32: SOCK_SEQPACKET to the supervisor: struct vm_outcome and progress */
 	VMM_CONSOLE_FD = 46, /* u32: the guest's serial console, a stream */
+	VMM_HVC_FD = 39, /* u32: QEMU's hvc0, a stream; with CAPTURE */
 	VMM_EXEC_SOCKET_FD = 47, /* u32: exec.sock, listening */
 	VMM_VSOCK_SOCKET_FD = 48, /* u32: vsock.sock, listening */
 	VMM_DIAL_FD = 49, /* u32: SOCK_SEQPACKET to the supervisor, for guest programs that connect (vmm/dial.h) */
@@ -115,6 +128,10 @@ struct vmm_config {
 	size_t n_doors;
 	bool detached;
 	uint32_t walls; /* as it was given; UINT32_MAX: all */
+	enum vmm_reach reach;
+	uint32_t reach_port, no_agent;
+	enum vmm_serial serial;
+	int serial_out_fd, serial_in_fd, hvc_fd;
 	int memory_fd, qmp_fd, supervisor_fd, console_fd, exec_socket_fd, vsock_socket_fd, dial_fd;
 	int device_fd[VMM_DEVICES_MAX]; /* owned */
 	size_t n_devices;
@@ -130,7 +147,7 @@ static inline size_t vmm_config_devices(const struct vmm_config *config)
 int vmm_config_read(int fd, struct vmm_config *config, struct husk_error *err);
 void vmm_config_free(struct vmm_config *config);
 
-#define VMM_FDS_MAX (VMM_LAYERS_MAX + VMM_DISKS_MAX + VMM_DEVICES_MAX + VMM_DOOR_FDS * VM_DOORS_MAX + 32)
+#define VMM_FDS_MAX (VMM_LAYERS_MAX + VMM_DISKS_MAX + VMM_DEVICES_MAX + VMM_DOOR_FDS * VM_DOORS_MAX + 40)
 /** Every descriptor that @config owns into @fds; how many. */
 size_t vmm_config_fds(const struct vmm_config *config, int fds[VMM_FDS_MAX]);
 

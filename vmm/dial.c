@@ -62,7 +62,12 @@ static int connect_out(uint32_t port)
 	return steal_fd(&fd);
 }
 
-int dial_answer(int channel)
+static bool allows(enum vmm_reach reach, uint32_t port, uint32_t asked)
+{
+	return reach == VMM_REACH_ANY || (reach == VMM_REACH_ONE && asked == port);
+}
+
+int dial_answer(int channel, enum vmm_reach reach, uint32_t port)
 {
 	struct {
 		struct dial dial;
@@ -77,7 +82,7 @@ int dial_answer(int channel)
 			return -ECONNRESET;
 		if (n != sizeof(got.dial))
 			continue; /* no question of our worker's */
-		CLEANUP_FD int fd = connect_out(got.dial.port);
+		CLEANUP_FD int fd = allows(reach, port, got.dial.port) ? connect_out(got.dial.port) : -ECONNREFUSED;
 		got.dial.code = fd < 0 ? fd : 0;
 		/* A worker that does not take its answers goes without. */
 		(void)fd_send(channel, &got.dial, sizeof(got.dial), &fd, fd >= 0 ? 1 : 0);

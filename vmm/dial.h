@@ -6,10 +6,12 @@
  * worker can open no socket there: it lives in its jail, under an id to which the host program's socket may be closed. So it
  * asks over a SOCK_SEQPACKET channel of its own, one struct dial each way, and the connected descriptor comes with the
  * answer. The worker waits for it, at most DIAL_TIMEOUT_MS: the supervisor does nothing that takes long, and a connect to a
- * unix socket is over at once. An answer that comes later than that is told from the next one by its number.
+ * unix socket is over at once. Which ports the guest may reach is decided in the supervisor, where a captured worker cannot. An answer that comes later than that is told from the next one by its number.
  */
 #ifndef VMM_DIAL_H
 #define VMM_DIAL_H
+
+#include "vmm/config.h"
 
 #include <stdint.h>
 
@@ -24,7 +26,8 @@ struct dial {
 /** The worker's side: a non-blocking descriptor connected to vsock.sock_@port, or a negative errno. */
 int dial_ask(int channel, uint32_t port);
 /** The supervisor's: answer what has been asked on @channel (non-blocking) with sockets of the working directory, and no more
- *  than a few at a time. 0, or a negative errno once the other end is gone. */
-int dial_answer(int channel);
+ *  than a few at a time; what @reach, with @port, does not allow is refused. 0, or a negative errno once the other end is
+ *  gone. */
+int dial_answer(int channel, enum vmm_reach reach, uint32_t port);
 
 #endif

@@ -120,6 +120,26 @@ static int make_vsock(struct worker *w, struct husk_error *err)
 	return rc < 0 ? rc : attach(w, "vsock", vsock_device(w->vsock), err);
 }
 
+/** Tie the caller's descriptors to the guest's console, where that is what the serial sink says. */
+static int make_sink(struct worker *w, struct husk_error *err)
+{
+	struct vmm_config *c = &w->config;
+	bool capture = c->serial == VMM_SERIAL_CAPTURE;
+	unsigned both = 1u << VCONSOLE_WORKLOAD | 1u << VCONSOLE_LOG;
+
+	w->sink = (struct sink)SINK_NONE;
+	if (c->serial == VMM_SERIAL_LOG)
+		return 0;
+	int rc = sink_open(&w->sink, &w->loop, steal_fd(&c->serial_out_fd), steal_fd(&c->serial_in_fd),
+		capture ? NULL : &w->console, err);
+	if (rc < 0)
+		return rc;
+	if (w->vconsole)
+		return sink_tie_vconsole(&w->sink, w->vconsole, capture ? 1u << VCONSOLE_WORKLOAD : both,
+			capture ? VCONSOLE_WORKLOAD : VCONSOLE_LOG, err);
+	return sink_tie_stream(&w->sink, steal_fd(capture ? &c->hvc_fd : &c->console_fd), err);
+}
+
 /** The kernel's and init's words on hvc1 go where those of the early console went. */
 static size_t on_chatter(void *data, const struct iovec *iov, unsigned n_iov)
 {
@@ -144,6 +164,7 @@ static int make_own_devices(struct worker *w, struct husk_error *err)
 	if (rc < 0)
 		return rc;
 	vconsole_set_end(w->vconsole, VCONSOLE_LOG, &chatter, w);
+	vconsole_set_end(w->vconsole, VCONSOLE_WORKLOAD, &chatter, w); /* unless a sink takes it */
 	rc = attach(w, "console", vconsole_device(w->vconsole), err);
 	rc = rc < 0 ? rc : rng_create(&w->rng, err);
 	rc = rc < 0 ? rc : attach(w, "entropy", rng_device(w->rng), err);
@@ -184,7 +205,10 @@ static void on_machine(void *data, enum machine_event event, const char *text)
 static void on_console(void *data, const void *bytes, size_t n)
 {
 	struct worker *w = data;
-	console_write(&w->console, bytes, n);
+	if (w->config.serial == VMM_SERIAL_INHERIT)
+		sink_early(&w->sink, bytes, n);
+	else
+		console_write(&w->console, bytes, n);
 }
 
 /** The first byte of the guest is met by the loop, or by a vCPU's thread, which seals itself (machine_setup.vcpu_begins); so
@@ -307,6 +331,7 @@ static int make_doors(struct worker *w, struct husk_error *err)
 		.stats = w->stats,
 		.listen_wait_ms = c->listen_wait_ms,
 		.standbys = STANDBYS,
+		.no_agent = c->no_agent,
 		.log = on_door_line,
 		.data = w};
 	rc = doors_create(&setup, &w->doors, err);
@@ -339,6 +364,8 @@ static int check(const struct vmm_config *c, struct husk_error *err)
 		return error_set(err, -EINVAL, "the worker's configuration lacks a descriptor");
 	if (c->n_layers == 0)
 		return error_set(err, -EINVAL, "the worker's configuration lacks a root disk");
+	if (emulated && c->serial == VMM_SERIAL_CAPTURE && c->hvc_fd < 0)
+		return error_set(err, -EINVAL, "the worker's configuration lacks hvc0");
 	if (c->n_devices != (emulated ? vmm_config_devices(c) : 0))
 		return error_set(err, -EINVAL, "the worker's configuration has %zu devices' sockets", c->n_devices);
 	return 0;
@@ -349,14 +376,16 @@ static int set_up(struct worker *w, struct husk_error *err)
 	w->ops = machine_find(w->config.machine);
 	if (!w->ops)
 		return error_set(err, -ENOTSUP, "this husk-vmm has no machine of that kind");
+	bool inherited = w->config.serial == VMM_SERIAL_INHERIT; /* the sink reads it then, and logs it */
 	int rc = check(&w->config, err);
 	if (rc == 0)
 		rc = workload_init(w, err);
 	if (rc == 0)
-		rc = console_open(&w->console, &w->loop, w->config.console_fd, w->config.log_fd, err);
+		rc = console_open(&w->console, &w->loop, inherited ? -1 : w->config.console_fd, w->config.log_fd, err);
 	if (rc < 0)
 		return rc;
-	w->config.console_fd = -1;
+	if (!inherited)
+		w->config.console_fd = -1;
 	rc = make_memory(w, err);
 	if (rc == 0)
 		rc = make_machine(w, err);
@@ -366,6 +395,8 @@ static int set_up(struct worker *w, struct husk_error *err)
 		rc = make_vsock(w, err);
 	if (rc == 0)
 		rc = make_own_devices(w, err);
+	if (rc == 0)
+		rc = make_sink(w, err);
 	if (rc == 0)
 		rc = make_doors(w, err);
 	rc = rc < 0 ? rc : w->ops->start(w->machine, err); /* last: from here on other threads reach the devices */
@@ -420,6 +451,7 @@ int worker_run(int fd)
 		rc = seal(w, JAIL_LOOP, &err);
 	if (rc == 0)
 		rc = loop_run(&w->loop, &err);
+	sink_close(&w->sink); /* nothing would wake it any more */
 	if (rc < 0 && w->config.supervisor_fd >= 0)
 		workload_report(w, VM_END_FAILED, 0, "%s", err.message);
 	worker_log(w, "%s", rc < 0 ? err.message : "ended");

@@ -17,6 +17,7 @@
 #include "vmm/doors/doors.h"
 #include "vmm/machine/machine.h"
 #include "vmm/ready.h"
+#include "vmm/sink.h"
 #include "vmm/virtio/balloon.h"
 #include "vmm/virtio/blk.h"
 #include "vmm/virtio/disk.h"
@@ -55,6 +56,7 @@ struct worker {
 	const struct machine_ops *ops;
 	struct machine *machine;
 	struct console console;
+	struct sink sink; /* of the serial sinks `inherit` and `capture` */
 	struct vm_stats *stats; /* mapped */
 	struct doors *doors;
 	struct control control;
@@ -68,6 +70,7 @@ struct worker {
 	uint64_t exit_ns, drain_progress;
 	struct vm_message outcome; /* of the workload, while that goes on; kind 0: not known yet */
 	bool timed_out, draining, reported;
+	bool held; /* the outcome waits for the caller to take the guest's last words */
 	enum vm_end settle_end;
 	char settle_text[256];
 	uint64_t begun_ns, running_ns; /* running_ns: when the machine was told to run */

@@ -39,9 +39,34 @@ void workload_tell(struct worker *w, const struct vm_message *message)
 		worker_log(w, "the supervisor does not listen");
 }
 
+static void report(struct worker *w, const struct vm_message *outcome);
+
+static void on_sink_idle(void *data)
+{
+	struct worker *w = data;
+
+	if (w->held)
+		report(w, &w->outcome);
+}
+
+/** True while the caller has not taken all that the guest said on its console: the outcome has to wait, unless time is up. */
+static bool sink_holds(struct worker *w, const struct vm_message *outcome)
+{
+	struct vm_message message = {.kind = VM_MESSAGE_DRAINING};
+
+	if (w->timed_out || !w->sink.loop || sink_settle(&w->sink, on_sink_idle, w))
+		return false;
+	if (!w->outcome.kind)
+		w->outcome = *outcome;
+	if (!w->held)
+		workload_tell(w, &message);
+	w->held = true;
+	return true;
+}
+
 static void report(struct worker *w, const struct vm_message *outcome)
 {
-	if (w->reported)
+	if (w->reported || sink_holds(w, outcome))
 		return;
 	w->reported = true;
 	loop_timer_set(&w->timeout, 0);
@@ -69,6 +94,8 @@ static void report_guest(struct worker *w)
 	const char *before = w->ready.done ? "before its workload did" : "before its agent answered";
 	const char *cause = w->settle_text[0] ? w->settle_text : "the agent closed the connection";
 
+	if (w->sink.loop)
+		sink_settle(&w->sink, NULL, NULL);
 	console_drain(&w->console);
 	if (w->console.panic[0])
 		cause = w->console.panic;

@@ -88,8 +88,8 @@ static void test_use(void)
 		{"button", KERNEL_MODULE_BOOT, KERNEL_MODULE_BOOT},
 	};
 	for (size_t i = 0; i < ARRAY_SIZE(cases); i++)
-		CHECK(kernel_module_use(cases[i].file, VMM_MACHINE_QEMU) == cases[i].qemu &&
-				kernel_module_use(cases[i].file, VMM_MACHINE_KVM) == cases[i].kvm,
+		CHECK(kernel_module_use(cases[i].file, VMM_MACHINE_QEMU, false) == cases[i].qemu &&
+				kernel_module_use(cases[i].file, VMM_MACHINE_KVM, false) == cases[i].kvm,
 			cases[i].file);
 }
 

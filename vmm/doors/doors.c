@@ -2,6 +2,7 @@
 /* doors.c - the set of doors of one VM, its clock and its log (theory of operation: doors.h, doors_internal.h) */
 #include "vmm/doors/doors_internal.h"
 
+#include "agent/protocol.h"
 #include "base/cleanup.h"
 
 #include <netinet/in.h>
@@ -110,9 +111,30 @@ static void take_client(struct door *door, int fd, uint64_t begun_ns)
 	passage_begin(door, fd, NULL, begun_ns);
 }
 
+/** Say why nobody will answer. A fresh socket takes as much at once. It stays open while a few others come: a client that
+ *  speaks first would meet a broken pipe before it reads. */
+static void refuse_exec(struct door *door, int fd)
+{
+	CLEANUP_BUFFER struct buffer b = {0};
+
+	door->meter->refused++;
+	if (agent_hello_put(&b) == 0 &&
+		agent_error_put(&b, AGENT_ERROR_UNSUPPORTED,
+			"this VM runs a foreign initramfs, without husk's agent: exec and cp need it") == 0)
+		(void)send(fd, buffer_bytes(&b), b.size, MSG_DONTWAIT | MSG_NOSIGNAL);
+	shutdown(fd, SHUT_WR);
+	int *place = &door->doors->refused[door->doors->next_refused++ % DOORS_REFUSED];
+	cleanup_fd(place);
+	*place = fd;
+}
+
 static void take_exec(struct door *door, int fd, uint64_t begun_ns)
 {
 	door->meter->connections++;
+	if (door->doors->setup.no_agent) {
+		refuse_exec(door, fd);
+		return;
+	}
 	passage_begin_vsock(door, fd, AGENT_PORT, false, begun_ns);
 }
 
@@ -252,6 +274,8 @@ int doors_create(const struct doors_setup *setup, struct doors **out, struct hus
 		free(doors);
 		return error_set(err, -ENOMEM, "make the doors: out of memory");
 	}
+	for (size_t i = 0; i < DOORS_REFUSED; i++)
+		doors->refused[i] = -1;
 	doors->setup = *setup;
 	if (doors->setup.standbys > DOORS_STANDBYS_MAX)
 		doors->setup.standbys = DOORS_STANDBYS_MAX;
@@ -282,6 +306,8 @@ void doors_destroy(struct doors *doors)
 	doors_stop(doors);
 	loop_timer_close(doors->setup.loop, &doors->timer);
 	loop_timer_close(doors->setup.loop, &doors->again);
+	for (size_t i = 0; i < DOORS_REFUSED; i++)
+		cleanup_fd(&doors->refused[i]);
 	free(doors->own_stats);
 	free(doors);
 }

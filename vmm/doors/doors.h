@@ -37,6 +37,7 @@ struct doors_setup {
 	struct vm_stats *stats; /* mapped; NULL: the doors keep their own, without what the muxer counts */
 	uint64_t listen_wait_ms;
 	unsigned standbys; /* connections to the agent that are kept for those to come, at most DOORS_STANDBYS_MAX */
+	bool no_agent; /* a foreign initramfs: EXEC doors say so, in the agent's own words for a refusal */
 	/** A line for the VM's log, without newline: at most one per connection given up, and rate-limited. May be NULL. */
 	void (*log)(void *data, const char *line);
 	void *data;

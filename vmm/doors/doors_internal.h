@@ -83,7 +83,11 @@ struct standby {
 	struct buffer heard; /* of it */
 };
 
+#define DOORS_REFUSED 16
+
 struct doors {
+	int refused[DOORS_REFUSED]; /* clients of EXEC without an agent: told, and not closed yet; -1: free */
+	unsigned next_refused;
 	struct doors_setup setup;
 	struct vm_stats *own_stats; /* owned; NULL: setup.stats are used */
 	struct vm_stats *stats;

@@ -29,7 +29,7 @@
 
 /** The stream pairs between worker and QEMU: [0] is the worker's end. Behind LINK_DEVICES one for each device, in the order
  *  of VMM_DEVICE_FD. */
-enum link { LINK_QMP, LINK_CONSOLE, LINK_DEVICES };
+enum link { LINK_QMP, LINK_CONSOLE, LINK_HVC, LINK_DEVICES };
 #define LINKS (LINK_DEVICES + VMM_DEVICES_MAX)
 _Static_assert(QEMU_DISKS_MAX == VMM_DISKS_MAX + 2, "root, the user's and scratch");
 
@@ -55,7 +55,8 @@ static int wiring_make(struct wiring *w, const struct vmm_config *c, struct husk
 	int rc = c->machine == VMM_MACHINE_QEMU ? memory_make_fd(c->memory, &w->memory, err) : 0;
 	size_t links = c->machine == VMM_MACHINE_QEMU ? LINK_DEVICES + vmm_config_devices(c) : 0;
 	for (size_t i = 0; rc == 0 && i < links; i++)
-		if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, w->link[i]) < 0)
+		if ((i != LINK_HVC || c->serial == VMM_SERIAL_CAPTURE) &&
+			socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, w->link[i]) < 0)
 			rc = error_errno(err, "make a socket pair");
 	return rc;
 }
@@ -122,6 +123,11 @@ static void fill_envelope(struct passing *p, const struct supervisor *s, const s
 	for (size_t i = 0; i < VMM_DEVICES_MAX; i++)
 		pass_as(p, VMM_DEVICE_FD, w->link[LINK_DEVICES + i][0]);
 	pass_as(p, VMM_CONSOLE_FD, w->link[LINK_CONSOLE][0]);
+	pass_as(p, VMM_HVC_FD, w->link[LINK_HVC][0]);
+	tlv_put_u32(b, VMM_SERIAL, c->serial);
+	tlv_put_u32(b, VMM_NO_AGENT, c->no_agent);
+	pass_as(p, VMM_SERIAL_OUT_FD, c->serial_out_fd);
+	pass_as(p, VMM_SERIAL_IN_FD, c->serial_in_fd);
 	pass_as(p, VMM_SUPERVISOR_FD, channel);
 	pass_as(p, VMM_EXEC_SOCKET_FD, c->exec_socket_fd);
 	pass_as(p, VMM_VSOCK_SOCKET_FD, c->vsock_socket_fd);
@@ -235,6 +241,7 @@ static int start_qemu(struct supervisor *s, const struct wiring *w, struct husk_
 		.initrd_fd = pass(&p, c->initrd_fd),
 		.qmp_fd = pass(&p, w->link[LINK_QMP][1]),
 		.console_fd = pass(&p, w->link[LINK_CONSOLE][1]),
+		.hvc_fd = pass(&p, w->link[LINK_HVC][1]),
 		.n_disks = vmm_config_devices(c) - 1,
 	};
 	for (size_t i = 0; i < start.n_disks; i++)

@@ -45,7 +45,7 @@ static void on_dial(struct loop_watch *watch, uint32_t events)
 	struct supervisor *s = CONTAINER_OF(watch, struct supervisor, dial_watch);
 
 	(void)events;
-	if (dial_answer(watch->fd) < 0)
+	if (dial_answer(watch->fd, s->config.reach, s->config.reach_port) < 0)
 		loop_remove(&s->loop, watch); /* its pidfd tells the rest */
 }
 

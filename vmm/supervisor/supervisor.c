@@ -95,7 +95,8 @@ static int prepare(struct supervisor *s, struct husk_error *err)
 static void let_go(struct vmm_config *c)
 {
 	int *fds[] = {&c->kernel_fd, &c->initrd_fd, &c->scratch_fd, &c->control_fd, &c->stdio_fd[0], &c->stdio_fd[1],
-		&c->stdio_fd[2], &c->stats_fd, &c->kvm_fd, &c->exec_socket_fd, &c->vsock_socket_fd, &c->dial_fd};
+		&c->stdio_fd[2], &c->serial_out_fd, &c->serial_in_fd,
+		&c->stats_fd, &c->kvm_fd, &c->exec_socket_fd, &c->vsock_socket_fd, &c->dial_fd};
 
 	for (size_t i = 0; i < ARRAY_SIZE(fds); i++)
 		cleanup_fd(fds[i]), *fds[i] = -1;

@@ -20,13 +20,14 @@
 #include <stdarg.h>
 #include <string.h>
 
-#define ARGV_MAX (80 + 4 * QEMU_DISKS_MAX)
+#define ARGV_MAX (88 + 4 * QEMU_DISKS_MAX)
 
 /* Slots of the root bus. 0 is the host bridge, 0x1f q35's ISA bridge. */
 #define SLOT_DISKS 0x2
 #define SLOT_VSOCK 0x18
 #define SLOT_RNG 0x19
 #define SLOT_BALLOON 0x1a
+#define SLOT_HVC 0x1b
 _Static_assert(SLOT_DISKS + QEMU_DISKS_MAX <= SLOT_VSOCK, "each disk has a slot");
 
 /** An argv under construction; failed once memory was out. */
@@ -124,6 +125,19 @@ static void add_devices(struct argv_builder *b, const struct qemu_start *s)
 	add(b, "virtio-balloon-pci,free-page-reporting=on,deflate-on-oom=on,addr=%#x", SLOT_BALLOON);
 }
 
+/** A console of the workload's own, beside the serial port's, which is the kernel's. */
+static void add_hvc(struct argv_builder *b, const struct qemu_start *s)
+{
+	if (s->hvc_fd < 0)
+		return;
+	add(b, "-chardev");
+	add(b, "socket,id=hvc0,fd=%d", s->hvc_fd);
+	add(b, "-device");
+	add(b, "virtio-serial-pci,id=hvc,max_ports=1,addr=%#x", SLOT_HVC);
+	add(b, "-device");
+	add(b, "virtconsole,bus=hvc.0,chardev=hvc0");
+}
+
 static void add_kernel(struct argv_builder *b, const struct qemu_start *s)
 {
 	add(b, "-kernel");
@@ -144,6 +158,7 @@ int qemu_argv_make(const struct qemu_start *start, char ***argv, struct husk_err
 	add_base(&b, start);
 	add_channels(&b, start);
 	add_devices(&b, start);
+	add_hvc(&b, start);
 	add_kernel(&b, start);
 	if (b.failed) {
 		qemu_argv_free(&b.argv);

@@ -17,6 +17,7 @@ struct qemu_start {
 	uint32_t cpus;
 	int memory_fd, kernel_fd, initrd_fd; /* initrd: -1 for none */
 	int qmp_fd, console_fd, vsock_fd;
+	int hvc_fd; /* hvc0, the workload's console; -1 for none */
 	int disk_fd[QEMU_DISKS_MAX]; /* vhost-user, in the guest's order */
 	size_t n_disks;
 };
