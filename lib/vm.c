@@ -196,6 +196,11 @@ int husk_vm_resize(struct husk_vm *vm, uint16_t rows, uint16_t columns, struct h
 	return live_send(vm, vm->control_fd, VM_CONTROL_RESIZE, (uint32_t)rows << 16 | columns, err);
 }
 
+int husk_vm_power_button(struct husk_vm *vm, struct husk_error *err)
+{
+	return live_send(vm, vm->control_fd, VM_CONTROL_POWER_BUTTON, 0, err);
+}
+
 int husk_vm_kill(struct husk_vm *vm, struct husk_error *err)
 {
 	return live_send(vm, vm->caller_fd, VM_CONTROL_KILL, 0, err);

@@ -216,7 +216,7 @@ CONTAINER = {
 @once
 def workloads(path):
     """Debian with what containers, rule sets and file systems are made by, and guest/workloads.sh, which makes them."""
-    root = debian_root("nftables", "iptables", "iproute2", "iputils-ping", "kmod", "crun", "busybox-static", "squashfuse", "fuse3",
+    root = debian_root("nftables", "iptables", "iproute2", "iputils-ping", "kmod", "crun", "busybox-static", "socat", "squashfuse", "fuse3",
                        "squashfs-tools", "erofs-utils", "e2fsprogs")
     layer = Layer().directory("test")
     layer.add("usr/local/bin/bpf", compiled("bpf").read_bytes(), 0o755).add("test/config.json", json.dumps(CONTAINER))

@@ -9,10 +9,12 @@ The suite makes itself the reaper of its descendants, so "no process is left" me
 """
 import contextlib
 import ctypes
+import errno
 import fcntl
 import json
 import os
 import pathlib
+import re
 import select
 import shutil
 import signal
@@ -129,12 +131,29 @@ def descendants(root=None):
     return result
 
 
+def resident(pid):
+    """(own, guest) KiB of a worker: guest memory is its huge mappings, the rest is its own."""
+    own = guest = 0
+    memory = False
+    for line in pathlib.Path(f"/proc/{pid}/smaps").read_text().splitlines():
+        if re.match(r"^[0-9a-f]+-[0-9a-f]+ ", line):
+            first, last = (int(word, 16) for word in line.split()[0].split("-"))
+            memory = last - first >= 64 << 20
+        elif line.startswith("Rss:"):
+            kib = int(line.split()[1])
+            own, guest = (own, guest + kib) if memory else (own + kib, guest)
+    return own, guest
+
+
 def wait_gone(pids, seconds=20):
     """Wait until all of @pids have ended; the ones that have not."""
     waiting, deadline = {}, time.monotonic() + seconds
     for pid in pids:
-        with contextlib.suppress(ProcessLookupError):
+        try:
             waiting[os.pidfd_open(pid)] = pid
+        except OSError as error:
+            if error.errno not in (errno.ESRCH, errno.EINVAL):  # EINVAL: dead, and not reaped yet
+                raise
     try:
         while waiting:
             ready, _, _ = select.select(list(waiting), [], [], max(0, deadline - time.monotonic()))
@@ -157,6 +176,17 @@ def none_left(what="no process is left"):
 
 
 # ---- husk ----
+
+def press_button(home, image):
+    """A VM whose power button is pressed once its workload runs, which ends with 7 when it is asked to end."""
+    script = "trap 'echo asked >&2; exit 7' TERM; echo ready; while :; do sleep 0.2; done"
+    libexec = os.environ.get("HUSK_LIBEXEC") or str(TOP / "build" / "libexec")
+    done = subprocess.run([TOP / "build" / "examples" / "button", image, "sh", "-c", script], stdin=subprocess.DEVNULL,
+                          stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=3 * LIMIT,
+                          env={**home.environment(), "HUSK_MACHINE": MACHINE, "HUSK_LIBEXEC": libexec})
+    ok(done.returncode == 7 and b"asked" in done.stderr, "the power button asks the workload to end",
+       f"{done.returncode} {done.stderr.decode()}")
+
 
 def on_machine(arguments):
     """@arguments of husk, with the machine that is tested in those of a run."""

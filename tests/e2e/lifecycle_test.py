@@ -171,4 +171,9 @@ def test_side_by_side(home):
     lib.none_left()
 
 
+
+def test_power_button(home):
+    lib.press_button(home, home.have(images.busybox(), "busybox"))
+
+
 lib.main(globals())

@@ -178,11 +178,11 @@ def test_cpus_and_memory(home):
 
 
 def guest_memory(worker):
-    """Bytes of the host's that the guest's RAM takes."""
+    """Bytes of the host's that the guest's RAM takes: a memfd where QEMU has to see it, else the worker's own."""
     for fd in pathlib.Path(f"/proc/{worker}/fd").iterdir():
         if "memfd:guest-ram" in os.readlink(fd):
             return os.stat(fd).st_blocks * 512
-    raise AssertionError("the worker has no guest memory")
+    return lib.resident(worker)[1] << 10
 
 
 def test_memory_goes_back(home):

@@ -40,9 +40,7 @@ networks() {
 
 # right answers each connection with its client's address.
 server() {
-	printf '#!/bin/sh\necho "from ${REMOTE_ADDR:-$TCPREMOTEIP}"\n' >/tmp/who
-	chmod 755 /tmp/who
-	ip netns exec right busybox tcpsvd -vE 10.9.2.2 8000 /tmp/who 2>/tmp/tcpsvd &
+	ip netns exec right socat TCP-LISTEN:8000,bind=10.9.2.2,fork,reuseaddr SYSTEM:'echo from $SOCAT_PEERADDR' 2>/tmp/socat &
 	soon 'ip netns exec right ss -Hltn | grep -q :8000'
 }
 
@@ -63,7 +61,8 @@ user_namespace() {
 			mount -t overlay -o lowerdir=/mnt/l,upperdir=/mnt/u,workdir=/mnt/w,userxattr o /mnt/m && echo hi >/mnt/m/f && hostname inside && test $$ = 1'
 }
 
-# crun with overlay, limits, seccomp and a network namespace: what docker and podman do below.
+# crun with overlay, limits, seccomp and a network namespace, in which only the kernel's own tunnels are besides lo: what docker
+# and podman do below.
 container() {
 	rm -rf /tmp/c && mkdir -p /tmp/c && mount -t tmpfs c /tmp/c && cd /tmp/c && mkdir lower lower/bin lower/proc lower/dev lower/sys lower/tmp upper work rootfs
 	cp /bin/busybox lower/bin/busybox; ln -s busybox lower/bin/sh
@@ -72,7 +71,7 @@ container() {
 	crun --cgroup-manager=cgroupfs run contained >out
 	cat out
 	grep -qx 'pid 1' out && grep -qx 'host contained' out && grep -qx 'memory 33554432' out && grep -qx 'pids 16' out
-	grep -qx 'seccomp 2' out && grep -qx 'links lo' out && grep -qx 'no mkdir' out
+	grep -qx 'seccomp 2' out && grep -Eqx 'links (ip6tnl0 )?lo( sit0)?( tunl0)?' out && grep -qx 'no mkdir' out
 }
 
 # Programs beyond memory.max are ended, and beyond pids.max not begun; cpu.max and io.max are taken.
@@ -80,8 +79,7 @@ cgroup_limits() {
 	mkdir -p /sys/fs/cgroup/limits && cd /sys/fs/cgroup/limits
 	echo 24M >memory.max; echo 0 >memory.swap.max; echo '20000 100000' >cpu.max; echo 4 >pids.max
 	grep -q '^20000 100000' cpu.max && [ -r io.stat ] && [ -r memory.pressure ]
-	# tail -c keeps what it was given in memory.
-	! sh -c 'echo $$ >cgroup.procs; exec tail -c 100m /dev/zero' || exit 1
+	! sh -c 'echo $$ >cgroup.procs; exec dd if=/dev/zero of=/dev/null bs=100M count=1' || exit 1
 	cat memory.events
 	grep -q '^oom_kill [1-9]' memory.events
 	echo 100M >memory.max
@@ -176,7 +174,7 @@ fuse() {
 	rm -rf /tmp/tree /tmp/tree.sq && mkdir -p /tmp/tree /tmp/fused && cp -a /etc /tmp/tree/
 	mksquashfs /tmp/tree /tmp/tree.sq -comp zstd -quiet -no-progress
 	squashfuse /tmp/tree.sq /tmp/fused
-	diff -r /etc /tmp/fused/etc
+	diff -r --no-dereference /etc /tmp/fused/etc
 	grep -q 'fuse.squashfuse' /proc/mounts
 	umount /tmp/fused
 }

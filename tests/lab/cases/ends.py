@@ -30,6 +30,12 @@ def timeout(home):
     nothing_left(home)
 
 
+@case(120)
+def power_button(home):
+    lib.press_button(home, home.have(images.busybox(), "busybox"))
+    nothing_left(home)
+
+
 def killed(home, role, word):
     running = waiting(home)
     processes = running.processes()

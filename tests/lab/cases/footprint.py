@@ -12,20 +12,6 @@ from lib import equal, ok
 OWN_LIMIT_KIB = 5 * 1024
 
 
-def resident(pid):
-    """(own, guest) KiB of a worker: guest memory is its huge mappings, the rest is its own."""
-    own = guest = 0
-    memory = False
-    for line in pathlib.Path(f"/proc/{pid}/smaps").read_text().splitlines():
-        if re.match(r"^[0-9a-f]+-[0-9a-f]+ ", line):
-            first, last = (int(word, 16) for word in line.split()[0].split("-"))
-            memory = last - first >= 64 << 20
-        elif line.startswith("Rss:"):
-            kib = int(line.split()[1])
-            own, guest = (own, guest + kib) if memory else (own + kib, guest)
-    return own, guest
-
-
 @case(200)
 def worker_memory(home):
     """The worker's own memory under load; free pages of the guest go back to the host."""
@@ -35,7 +21,7 @@ dd if=/dev/zero of=/dev/shm/fill bs=1M count=96 2>/dev/null; echo filled; read x
 """, stdin=lib.subprocess.PIPE)
     running.wait_for(b"filled\n")
     worker = running.processes()["worker"]
-    own, full = resident(worker)
+    own, full = lib.resident(worker)
     ok(own <= OWN_LIMIT_KIB, f"the worker's own memory: {own} KiB of at most {OWN_LIMIT_KIB}")
     ok(full >= 96 << 10, "guest memory is what its guest wrote", full)
     running.stdin.write(b"\n")
@@ -45,7 +31,7 @@ dd if=/dev/zero of=/dev/shm/fill bs=1M count=96 2>/dev/null; echo filled; read x
     # event to wait for on this side.
     least = full
     for _ in range(240):
-        least = min(least, resident(worker)[1])
+        least = min(least, lib.resident(worker)[1])
         if least <= full - (40 << 10):
             break
         lib.select.select([], [], [], 0.25)
