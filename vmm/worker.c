@@ -101,7 +101,7 @@ static int make_file_disk(
 static int make_disks(struct worker *w, struct husk_error *err)
 {
 	struct vmm_config *c = &w->config;
-	char name[16];
+	char name[32];
 
 	int rc = make_root(w, err);
 	for (size_t i = 0; rc == 0 && i < c->n_disks; i++) {

@@ -109,7 +109,7 @@ static void add_devices(struct argv_builder *b, const struct qemu_start *s)
 {
 	/* The kernel names disks in the order of their slots, so what this leaves is vda, vdb and so on. */
 	for (size_t i = 0; i < s->n_disks; i++) {
-		char name[16], device[64];
+		char name[32], device[64];
 		snprintf(name, sizeof(name), "disk%zu", i);
 		snprintf(device, sizeof(device), "vhost-user-blk-pci,addr=%#zx,num-queues=1", SLOT_DISKS + i);
 		add_vhost_user(b, name, s->disk_fd[i], device);
