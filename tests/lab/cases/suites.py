@@ -8,7 +8,8 @@ import lib
 from case import add
 
 # Suites and seconds for all of each; what holds on qemu only is skipped there.
-for name, seconds in (("run", 1500), ("lifecycle", 1500), ("stream", 1500), ("vsock", 900), ("doors_cli", 1500)):
+for name, seconds in (("run", 1500), ("lifecycle", 1500), ("stream", 1500), ("vsock", 900), ("doors_cli", 1500),
+                      ("disk", 1500), ("serial", 1500)):
     add(f"suite-{name.replace('_', '-')}", seconds, False, ["python3", f"tests/e2e/{name}_test.py"])
 
 
