@@ -53,7 +53,6 @@ struct attendance {
 	struct husk_vm *vm;
 	bool tty;
 	int interrupts;
-	bool asked; /* a foreign system, by the power button */
 };
 
 static bool is_ending(int signal_number)
@@ -79,12 +78,8 @@ static void pass_on(struct attendance *a, int signal_number)
 		return;
 	}
 	int rc = husk_vm_signal(a->vm, signal_number == SIGTERM ? husk_vm_stop_signal(a->vm) : signal_number, NULL);
-	if (rc != -ENOTSUP || !is_ending(signal_number))
-		return;
-	/* A foreign initramfs: its system is asked by the power button; whoever asks twice wants the end. */
-	if (a->asked || husk_vm_power_button(a->vm, NULL) < 0)
-		husk_vm_kill(a->vm, NULL);
-	a->asked = true;
+	if (rc == -ENOTSUP && is_ending(signal_number))
+		husk_vm_kill(a->vm, NULL); /* a foreign initramfs: the VM is all that there is to end */
 }
 
 static int conclude(struct attendance *a)
