@@ -38,9 +38,9 @@ sources=$(apt-get indextargets --format 'deb $(REPO_URI) $(RELEASE) $(COMPONENT)
 # TMPDIR: apt unpacks as its sandbox user, which must be able to get there.
 if [ -n "$sources" ]; then
 	printf '%s\n' "$sources" |
-		TMPDIR=/tmp mmdebstrap --mode="$mode" --variant=essential --include="$more" bookworm "$part" - 9>&- >&2
+		TMPDIR=/tmp mmdebstrap --mode="$mode" --variant=essential ${more:+"--include=$more"} bookworm "$part" - 9>&- >&2
 else
-	TMPDIR=/tmp mmdebstrap --mode="$mode" --variant=essential --include="$more" bookworm "$part" </dev/null 9>&- >&2
+	TMPDIR=/tmp mmdebstrap --mode="$mode" --variant=essential ${more:+"--include=$more"} bookworm "$part" </dev/null 9>&- >&2
 fi
 mv "$part" "$tar"
 echo "$tar"
