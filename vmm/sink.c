@@ -13,7 +13,7 @@
 
 static size_t room(const struct sink *s)
 {
-	return SINK_ROOM - s->held_size;
+	return s->room - s->held_size;
 }
 
 /** The caller takes no more. */
@@ -25,6 +25,20 @@ static void lose_out(struct sink *s)
 	s->held_size = s->held_at = 0;
 }
 
+static bool read_once(struct sink *s);
+
+/** Take in what the guest has said by now: true when nothing of it waits, here or on its way. While the buffer was full the
+ *  rest of it stayed with the guest, or in the stream. */
+static bool settled(struct sink *s)
+{
+	for (unsigned i = 0; i < SETTLE_READS && read_once(s); i++)
+		;
+	bool waiting = s->held_size;
+	for (unsigned port = 0; s->vconsole && port < VCONSOLE_PORTS; port++)
+		waiting |= (s->ports >> port & 1) && vconsole_waiting(s->vconsole, port);
+	return !waiting;
+}
+
 /** There is room, or nobody to keep it for. */
 static void go_on(struct sink *s)
 {
@@ -33,7 +47,7 @@ static void go_on(struct sink *s)
 	for (unsigned port = 0; s->vconsole && port < VCONSOLE_PORTS; port++)
 		if (s->ports >> port & 1)
 			vconsole_resume(s->vconsole, port);
-	if (!s->held_size && s->idle)
+	if (s->idle && settled(s))
 		s->idle(s->data);
 }
 
@@ -71,7 +85,7 @@ static void on_out(struct loop_watch *watch, uint32_t events)
 /** Hold @n bytes, for which there is room, and write what can be written. */
 static void hold(struct sink *s, const uint8_t *bytes, size_t n)
 {
-	if (s->held_at + s->held_size + n > SINK_ROOM) {
+	if (s->held_at + s->held_size + n > s->room) {
 		memmove(s->held, s->held + s->held_at, s->held_size);
 		s->held_at = 0;
 	}
@@ -206,6 +220,11 @@ static void on_guest(struct loop_watch *watch, uint32_t events)
 
 int sink_tie_stream(struct sink *s, int fd, struct husk_error *err)
 {
+	uint8_t *larger = realloc(s->held, SINK_STREAM_ROOM); /* of which only what is used becomes memory */
+	if (larger) {
+		s->held = larger;
+		s->room = SINK_STREAM_ROOM;
+	}
 	s->guest = fd;
 	int rc = fd_set_nonblocking(fd, true);
 	return rc < 0 ? error_set(err, rc, "make the guest's console non-blocking")
@@ -254,7 +273,8 @@ int sink_open(struct sink *s, struct loop *loop, int out, int in, struct console
 	s->out = out;
 	s->in = in;
 	s->log = log;
-	s->held = malloc(SINK_ROOM);
+	s->room = SINK_ROOM;
+	s->held = malloc(s->room);
 	if (!s->held)
 		return error_set(err, -ENOMEM, "no memory for the guest's console");
 	return in >= 0 ? loop_add(loop, &s->in_watch, in, EPOLLIN, on_in, err) : 0;
@@ -263,9 +283,7 @@ int sink_open(struct sink *s, struct loop *loop, int out, int in, struct console
 bool sink_settle(struct sink *s, sink_idle_fn *idle, void *data)
 {
 	s->idle = NULL;
-	for (unsigned i = 0; i < SETTLE_READS && read_once(s); i++)
-		;
-	if (!s->held_size)
+	if (settled(s))
 		return true;
 	s->idle = idle;
 	s->data = data;

@@ -5,8 +5,9 @@
  * Theory of operation: with the serial sink `capture` the bytes of hvc0 go to the caller's descriptor and nowhere else; with
  * `inherit` those of the kernel's console go there and into the VM's log. Where QEMU has the console its bytes come over a
  * stream; where it is a device of ours they come from the guest's memory. Either way they pass one bounded buffer: while it is
- * full nothing more is taken, so a caller who does not read holds up his guest's console, and nothing is lost. The other way,
- * what the caller sends is handed to the guest as it takes it.
+ * full nothing more is taken. A device of ours then holds up its guest, and nothing is lost. QEMU 7.2 does not: what the stream
+ * does not take at once it drops (hw/char/virtio-console.c), so there the stream and the buffer are larger, for bursts that
+ * this process or the caller is late for. The other way, what the caller sends is handed to the guest as it takes it.
  *
  * A caller whose end is gone, or whose disk is full, takes nothing any more: from then on the bytes are dropped. The end of the VM is told when the buffer is empty (workload.c).
  */
@@ -17,6 +18,7 @@
 #include "vmm/virtio/vconsole.h"
 
 #define SINK_ROOM (256u << 10)
+#define SINK_STREAM_ROOM (16u << 20)
 #define SINK_INPUT 4096
 
 /** Nothing waits any more. May be called from within every function here but sink_settle(). */
@@ -35,6 +37,7 @@ struct sink {
 	unsigned input_port;
 	sink_idle_fn *idle;
 	void *data;
+	size_t room; /* bytes that held has */
 	uint8_t *held; /* [held_at, held_at + held_size) waits for the caller */
 	size_t held_at, held_size;
 	uint8_t typed[SINK_INPUT]; /* [typed_at, typed_size) waits for the guest */

@@ -61,7 +61,7 @@ def test_capture(home):
     ok(done.returncode == 0 and got == BYTES + BYTES[:3], "hvc0 arrives clean, whatever the kernel says", f"{len(got)} {got[:80]!r} {done}")
     equal(done.stderr, b"err\n", "and the command's own streams are what they were")
     done = home.run("--serial", "capture", image, "sh", "-c", "dd if=/dev/zero bs=1k count=3000 2>/dev/null > /dev/hvc0")
-    equal(len(done.out), 3000 << 10, "3 MB are whole when the VM has ended")
+    equal((done.status, len(done.out)), (0, 3000 << 10), "3 MB are whole when the VM has ended", done)
     lib.none_left()
 
 

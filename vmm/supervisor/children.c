@@ -30,6 +30,7 @@
 /** The stream pairs between worker and QEMU: [0] is the worker's end. Behind LINK_DEVICES one for each device, in the order
  *  of VMM_DEVICE_FD. */
 enum link { LINK_QMP, LINK_CONSOLE, LINK_HVC, LINK_DEVICES };
+#define HVC_BUFFER (4 << 20)
 #define LINKS (LINK_DEVICES + VMM_DEVICES_MAX)
 _Static_assert(QEMU_DISKS_MAX == VMM_DISKS_MAX + 2, "root, the user's and scratch");
 
@@ -47,6 +48,15 @@ static void wiring_close(struct wiring *w)
 	}
 }
 
+/** QEMU drops what its console's stream does not take at once (sink.h): let it take much. Root may exceed the host's limit. */
+static void widen(int fd)
+{
+	const int size = HVC_BUFFER;
+
+	if (fd >= 0 && setsockopt(fd, SOL_SOCKET, SO_SNDBUFFORCE, &size, sizeof(size)) < 0)
+		(void)setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &size, sizeof(size));
+}
+
 static int wiring_make(struct wiring *w, const struct vmm_config *c, struct husk_error *err)
 {
 	*w = (struct wiring){.memory = -1};
@@ -58,6 +68,7 @@ static int wiring_make(struct wiring *w, const struct vmm_config *c, struct husk
 		if ((i != LINK_HVC || c->serial == VMM_SERIAL_CAPTURE) &&
 			socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, w->link[i]) < 0)
 			rc = error_errno(err, "make a socket pair");
+	widen(w->link[LINK_HVC][1]);
 	return rc;
 }
 
