@@ -21,7 +21,6 @@ sys.path.insert(0, str(TOP / "tests" / "lab"))
 sys.path.insert(0, str(TOP / "tests" / "lab" / "cases"))
 import images  # noqa: E402
 import lib  # noqa: E402
-from footprint import resident  # noqa: E402
 
 TRACING = pathlib.Path("/sys/kernel/tracing")
 CMDLINE = "quiet panic=-1 reboot=t no_timer_check"
@@ -99,7 +98,7 @@ def memory(home, folder, rounds):
         worker = worker or running.processes().get("worker")
         if worker:
             try:
-                samples.append(resident(worker)[0])
+                samples.append(lib.resident(worker)[0])
             except OSError:
                 break
         try:
