@@ -4,10 +4,20 @@
  *
  * usage: button IMAGE COMMAND [ARG…]; the command says a line when it is ready. HUSK_MACHINE chooses the machine.
  */
+#include <errno.h>
 #include <husk.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
+
+/** Until the VM has ended: a guest that is still loading the button's driver does not hear it. */
+static int press(struct husk_vm *vm, struct husk_outcome *outcome, struct husk_error *err)
+{
+	int rc = husk_vm_power_button(vm, err);
+	while (rc == 0 && (rc = husk_vm_wait(vm, 2000, outcome, err)) == -ETIMEDOUT)
+		rc = husk_vm_power_button(vm, err);
+	return rc == -ESRCH ? husk_vm_wait(vm, -1, outcome, err) : rc;
+}
 
 int main(int argc, char **argv)
 {
@@ -31,7 +41,7 @@ int main(int argc, char **argv)
 		fprintf(stderr, "button: %s\n", err.message);
 	else if (read(out[0], line, sizeof(line)) <= 0)
 		fprintf(stderr, "button: the command said nothing\n");
-	else if (husk_vm_power_button(vm, &err) < 0 || husk_vm_wait(vm, -1, &outcome, &err) < 0)
+	else if (press(vm, &outcome, &err) < 0)
 		fprintf(stderr, "button: %s\n", err.message);
 	husk_vm_close(vm);
 	husk_close(husk);

@@ -344,7 +344,8 @@ int husk_vm_signal(struct husk_vm *vm, int signal_number, struct husk_error *err
 /** The terminal's size changed. As husk_vm_signal(). */
 int husk_vm_resize(struct husk_vm *vm, uint16_t rows, uint16_t columns, struct husk_error *err);
 /** Press the machine's power button: the agent asks the workload to end as its image wishes, kills it 10 s later, and powers
- *  off; a guest without our agent does what its own system does. As husk_vm_signal(). */
+ *  off; a guest without our agent does what its own system does. A guest that has not loaded the button's driver yet, which our
+ *  agent does once the workload runs, does not hear it. As husk_vm_signal(). */
 int husk_vm_power_button(struct husk_vm *vm, struct husk_error *err);
 /** End the VM now, without asking the guest. husk_vm_wait() then tells the outcome. */
 int husk_vm_kill(struct husk_vm *vm, struct husk_error *err);
