@@ -187,11 +187,15 @@ def guest_memory(worker):
 
 def test_memory_goes_back(home):
     image = home.have(images.busybox(), "busybox")
+    # dd holds its 192 MiB for as long as its reader does not read on, so the full measure is taken before anything is free.
     running = home.start("run", "--quiet", "-m", "384m", "-i", image, "sh", "-c",
-                         "dd if=/dev/zero of=/dev/null bs=192M count=1 2>/dev/null; echo used; read x", stdin=subprocess.PIPE)
+                         "exec 3<&0; dd if=/dev/zero bs=192M count=1 2>/dev/null | "
+                         "{ head -c 1 >/dev/null; echo used; read x <&3; cat >/dev/null; }; read x <&3", stdin=subprocess.PIPE)
     running.wait_for(b"used\n")
     worker = running.processes()["worker"]
     full = least = guest_memory(worker)
+    running.stdin.write(b"go on\n")
+    running.stdin.flush()
     # The guest's kernel reports free blocks two seconds or so after they became free, and nothing tells this side.
     for _ in range(120):
         least = min(least, guest_memory(worker))
