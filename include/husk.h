@@ -397,6 +397,308 @@ int husk_doctor(struct husk *husk, const struct husk_error *open_error, struct h
  *  as from husk_doctor(), with the topic "selftest". Takes as long as the boots do. */
 int husk_selftest(struct husk *husk, struct husk_finding **findings, size_t *n, struct husk_error *err);
 
+/* ---- function sandboxes: a guest with no OS, called like a function ----
+ *
+ * A sandbox is a small program (an ELF file made by `husk sandbox cc`, docs/sandbox.md) in a VM that has one CPU, memory and
+ * nothing else: no kernel, no devices, no interrupts. Its functions are called, it calls chosen functions of the host, and it
+ * is put back to a snapshot in microseconds. It runs in the caller's process and thread, on KVM, on x86-64; no struct husk and
+ * no home is needed.
+ *
+ * States: configured (functions, regions and cells may be added) -> ready <-> running; a fault, an abort, a broken protocol, a
+ * deadline or a cancel makes it poisoned: calls are refused (-ENOTRECOVERABLE) until husk_sandbox_restore(). dead, after
+ * husk_sandbox_destroy() or a failure of KVM itself: everything is refused (-ESHUTDOWN).
+ *
+ * Threads: a sandbox may be used from any thread, by one at a time: what comes while a call runs fails with -EBUSY, at once.
+ * Exceptions, fine from any thread at any time: husk_sandbox_cancel(), husk_sandbox_state(), and the functions of regions,
+ * cells and memory. Images and snapshots may be shared by any number of threads.
+ *
+ * Signals: a deadline and a cancel interrupt KVM by one real-time signal (kick_signal). During a call it is blocked in the
+ * calling thread and let through by KVM alone, so no handler is installed; none is left pending, and the thread's mask is put
+ * back. A program must use that signal for nothing else. */
+
+struct husk_sandbox_image;
+struct husk_sandbox_snapshot;
+struct husk_sandbox;
+
+#define HUSK_SANDBOX_ARGS_MAX 32
+#define HUSK_SANDBOX_NAME_MAX 63
+
+enum husk_sandbox_type {
+	HUSK_SANDBOX_VOID = 0, /* a result only */
+	HUSK_SANDBOX_I32 = 1,
+	HUSK_SANDBOX_U32 = 2,
+	HUSK_SANDBOX_I64 = 3,
+	HUSK_SANDBOX_U64 = 4,
+	HUSK_SANDBOX_F32 = 5,
+	HUSK_SANDBOX_F64 = 6,
+	HUSK_SANDBOX_BOOL = 7,
+	HUSK_SANDBOX_STRING = 8, /* bytes without a NUL among them, whatever their encoding */
+	HUSK_SANDBOX_BYTES = 9,
+};
+
+/** A value with its type. */
+struct husk_sandbox_value {
+	enum husk_sandbox_type type;
+	union {
+		int32_t i32;
+		uint32_t u32;
+		int64_t i64;
+		uint64_t u64;
+		float f32;
+		double f64;
+		bool boolean;
+		struct {
+			const void *data; /* STRING: a NUL follows where the library made it, and none is needed in what it gets */
+			size_t size;      /* without that NUL */
+		} bytes; /* STRING, BYTES */
+	};
+};
+
+/** Free what a result of husk_sandbox_call() holds and make it void. */
+void husk_sandbox_value_clear(struct husk_sandbox_value *value);
+
+/** A function's name and signature. */
+struct husk_sandbox_signature {
+	size_t size;
+	const char *name; /* a C identifier of at most HUSK_SANDBOX_NAME_MAX bytes */
+	enum husk_sandbox_type result;
+	const enum husk_sandbox_type *args; /* none of them VOID */
+	size_t n_args;                      /* at most HUSK_SANDBOX_ARGS_MAX */
+};
+
+/** Read a program: a static-PIE ELF file for x86-64 linked with husk's guest runtime. Everything in it is checked.
+ *  Errors: those of open(2); -ENOEXEC (not such a program, with the reason), -EFBIG (over 64 MiB), -ENOMEM. */
+int husk_sandbox_image_load(const char *path, struct husk_sandbox_image **out, struct husk_error *err);
+/** The same from memory, which is copied. */
+int husk_sandbox_image_load_bytes(const void *elf, size_t n, struct husk_sandbox_image **out, struct husk_error *err);
+/** Sandboxes and snapshots keep what they need of it. NULL is fine. */
+void husk_sandbox_image_free(struct husk_sandbox_image *image);
+/** The program's function number @index, counted from 0; its strings live as long as the image. -ENOENT: there are fewer. */
+int husk_sandbox_image_function(const struct husk_sandbox_image *image, size_t index,
+	struct husk_sandbox_signature *function, struct husk_error *err);
+/** The function of the host's number @index that the program needs before it can start. As above. */
+int husk_sandbox_image_import(const struct husk_sandbox_image *image, size_t index,
+	struct husk_sandbox_signature *function, struct husk_error *err);
+
+/** Text that the program printed, not NUL-terminated, valid during the call; in the thread that called the sandbox. */
+typedef void husk_sandbox_print_fn(void *data, const char *text, size_t n);
+
+/** What a sandbox is made with. Sizes are bytes, rounded up to whole pages of 4 KiB. Memory that is not touched costs nothing. */
+struct husk_sandbox_config {
+	size_t size;
+	uint64_t stack;            /* 4 KiB to 64 MiB; default 64 KiB */
+	uint64_t heap;             /* 0 to 4 GiB; default 1 MiB */
+	uint64_t input;            /* arguments of a call, and results of the host's functions: 4 KiB to 1 GiB; default 1 MiB */
+	uint64_t output;           /* a call's result, and arguments of the host's functions: likewise */
+	uint64_t start_timeout_ns; /* for what the program does before it is ready; 0: none; default 10 s */
+	int kick_signal;           /* SIGRTMIN to SIGRTMAX; 0: SIGRTMIN + 8 */
+	husk_sandbox_print_fn *print; /* the one function of the host's that every program has; NULL: text is dropped */
+	void *print_data;
+};
+
+void husk_sandbox_config_init(struct husk_sandbox_config *config);
+
+enum husk_sandbox_state {
+	HUSK_SANDBOX_CONFIGURED = 1,
+	HUSK_SANDBOX_READY = 2,
+	HUSK_SANDBOX_RUNNING = 3,
+	HUSK_SANDBOX_POISONED = 4,
+	HUSK_SANDBOX_DEAD = 5,
+};
+
+/** Make a sandbox for a program; @config may be NULL: all defaults. -EINVAL and -ERANGE name the field. No KVM is needed yet. */
+int husk_sandbox_create(struct husk_sandbox_image *image, const struct husk_sandbox_config *config,
+	struct husk_sandbox **out, struct husk_error *err);
+/** Make a sandbox that starts as a snapshot was: with its sizes (those of @config are ignored), regions and cells, which have the
+ *  numbers they had. The host's functions have to be added again, with the same signatures. */
+int husk_sandbox_create_from(struct husk_sandbox_snapshot *snapshot, const struct husk_sandbox_config *config,
+	struct husk_sandbox **out, struct husk_error *err);
+
+/**
+ * A function of the host's, called in the thread that called the sandbox. @args are as the signature says and valid during the
+ * call. @result is void of the right type; bytes that it is set to point to must stay valid until the function is called again
+ * or the husk_sandbox_call() that led here returns; they are copied. Return 0, or a negative errno value with @err filled:
+ * that is told to the guest as an error, code and message, and ends nothing. It may call any other sandbox, and of the one that
+ * runs only what every thread may: a call of it fails with -EBUSY.
+ */
+typedef int husk_sandbox_function(void *data, const struct husk_sandbox_value *args, size_t n,
+	struct husk_sandbox_value *result, struct husk_error *err);
+
+/** Let the guest call @function. Configured state only. -EINVAL; -EEXIST: the name is taken ("print" always is). */
+int husk_sandbox_add_function(struct husk_sandbox *sandbox, const struct husk_sandbox_signature *signature,
+	husk_sandbox_function *function, void *data, struct husk_error *err);
+
+/** Boot it: returns when the program's own start code has said that it is ready.
+ *  Errors: -ENOENT, -EINVAL (a function that the program needs was not added, or has another signature), -ENODEV, -EACCES
+ *  (no /dev/kvm, or not for you), -ENOTSUP (this KVM cannot), -EMFILE (a sandbox takes two descriptors); else as
+ *  husk_sandbox_call(); then it is dead. */
+int husk_sandbox_start(struct husk_sandbox *sandbox, struct husk_error *err);
+
+struct husk_sandbox_call_options {
+	size_t size;
+	uint64_t deadline_ns; /* counted from the call; 0: none. The host's functions count, and are not interrupted */
+};
+
+void husk_sandbox_call_options_init(struct husk_sandbox_call_options *options);
+
+/**
+ * Call the program's function @name. The @n @args have to be of its types exactly. *@result (may be NULL) gets a value of the
+ * result's type, whose bytes are freed by husk_sandbox_value_clear(). @options may be NULL.
+ * Errors that leave it ready: -ENOENT (no such function), -EINVAL (number or type of arguments; a string with a NUL), -EMSGSIZE
+ * (more bytes than the input buffer has), -EREMOTEIO (the guest's function failed and said so: husk_sandbox_report()), -ENOMEM,
+ * -EBUSY, -ENOTRECOVERABLE (poisoned before).
+ * Errors that poison: -EFAULT (the guest's CPU faulted), -ECONNABORTED (the program aborted), -EPROTO (the guest broke the
+ * protocol), -ETIMEDOUT (deadline_ns), -ECANCELED, -ENOTSUP (this host's KVM cannot run one of its instructions).
+ */
+int husk_sandbox_call(struct husk_sandbox *sandbox, const char *name, const struct husk_sandbox_value *args, size_t n,
+	struct husk_sandbox_value *result, const struct husk_sandbox_call_options *options, struct husk_error *err);
+
+/** Make the call under way return -ECANCELED with the first KVM_RUN that returns, and at the latest when the function of the
+ *  host's that it is in has returned. Does not block. -ESRCH: no call is under way. */
+int husk_sandbox_cancel(struct husk_sandbox *sandbox, struct husk_error *err);
+
+enum husk_sandbox_state husk_sandbox_state(const struct husk_sandbox *sandbox);
+
+/** Give back all that it holds; from then on it is dead. -EBUSY while a call runs. */
+int husk_sandbox_destroy(struct husk_sandbox *sandbox, struct husk_error *err);
+/** Destroy it if that has not been done, and free it: the last call on it. Never while a call runs. NULL is fine. */
+void husk_sandbox_free(struct husk_sandbox *sandbox);
+
+/* ---- sandboxes: narrow shared memory ----
+ *
+ * Regions are pages that host and guest share by offset, never by pointer; cells are single words. Both are added before the
+ * start. The guest finds them by name. Functions below work from the moment of adding, in every state but dead, while the guest
+ * runs too. Offsets and sizes are checked before anything is copied: -ERANGE; then nothing has been. Each byte is read or
+ * written once. */
+
+#define HUSK_SANDBOX_ANYWHERE UINT64_MAX /* the library chooses the guest-physical address */
+
+enum husk_sandbox_rights {
+	HUSK_SANDBOX_HOST_R = 1,
+	HUSK_SANDBOX_HOST_W = 2,
+	HUSK_SANDBOX_GUEST_R = 4, /* enforced by KVM's memory map: without it the region is not mapped for the guest */
+	HUSK_SANDBOX_GUEST_W = 8, /* only with GUEST_R */
+};
+
+/** Add a region of @bytes (whole pages of 4 KiB, at most 1 GiB) that reads as zeroes at first. @gpa: page-aligned, below 512 GiB,
+ *  overlapping nothing. *@region: its number. -EINVAL, -EEXIST (the name, or an overlap), -ENOSPC (32 are the most). */
+int husk_sandbox_add_region(struct husk_sandbox *sandbox, const char *name, uint64_t bytes, unsigned rights, uint64_t gpa,
+	unsigned *region, struct husk_error *err);
+/** The number of the region called @name. -ENOENT. */
+int husk_sandbox_find_region(
+	struct husk_sandbox *sandbox, const char *name, unsigned *region, uint64_t *gpa, uint64_t *bytes, struct husk_error *err);
+/** -ENOENT (no such region), -EACCES (without HOST_R, HOST_W), -ERANGE. */
+int husk_sandbox_region_read(
+	struct husk_sandbox *sandbox, unsigned region, uint64_t offset, void *buf, size_t n, struct husk_error *err);
+int husk_sandbox_region_write(
+	struct husk_sandbox *sandbox, unsigned region, uint64_t offset, const void *buf, size_t n, struct husk_error *err);
+
+/** Any memory of the sandbox by guest-physical address: what the host may read (all but regions without HOST_R), or write
+ *  (the program's data, heap, stack, buffers, and regions with HOST_W; never a page of cells, the program's code or the library's own
+ *  pages). The range has to lie in one piece of memory. -EFAULT: it does not; -EACCES. */
+int husk_sandbox_memory_read(struct husk_sandbox *sandbox, uint64_t gpa, void *buf, size_t n, struct husk_error *err);
+int husk_sandbox_memory_write(struct husk_sandbox *sandbox, uint64_t gpa, const void *buf, size_t n, struct husk_error *err);
+#ifdef HUSK_UNSAFE_RAW_MEMORY
+/** Where [@gpa, @gpa + @n) lies in this process, whatever the rights; valid until the sandbox is restored or destroyed. What it leads
+ *  to changes under the reader's hands, and what is written through it is not put back by husk_sandbox_restore(). Only in a
+ *  library that was built with -Dunsafe_raw_memory=true. */
+int husk_sandbox_memory_ptr_unsafe(struct husk_sandbox *sandbox, uint64_t gpa, size_t n, void **ptr, struct husk_error *err);
+#endif
+
+/** Who writes a cell, an aligned 64-bit word in a page of such cells. */
+enum husk_sandbox_cell_owner {
+	HUSK_SANDBOX_CELL_HOST = 1,  /* read-only for the guest; what it reads there is never believed: the host has its own copy */
+	HUSK_SANDBOX_CELL_GUEST = 2, /* the host only loads it */
+};
+
+/** Add a cell, 0 at first. @gpa: a multiple of 8; its page becomes a page of cells of that owner. As husk_sandbox_add_region();
+ *  512 cells are the most. */
+int husk_sandbox_add_cell(struct husk_sandbox *sandbox, const char *name, enum husk_sandbox_cell_owner owner, uint64_t gpa,
+	unsigned *cell, struct husk_error *err);
+int husk_sandbox_find_cell(
+	struct husk_sandbox *sandbox, const char *name, unsigned *cell, uint64_t *gpa, struct husk_error *err);
+/** Host-owned cells: one release store each. *@value (may be NULL): the value after it. -EOVERFLOW: it would wrap; nothing has
+ *  changed. -EACCES: the guest's. */
+int husk_sandbox_cell_set(struct husk_sandbox *sandbox, unsigned cell, uint64_t value, struct husk_error *err);
+int husk_sandbox_cell_add(
+	struct husk_sandbox *sandbox, unsigned cell, uint64_t delta, uint64_t *value, struct husk_error *err);
+int husk_sandbox_cell_sub(
+	struct husk_sandbox *sandbox, unsigned cell, uint64_t delta, uint64_t *value, struct husk_error *err);
+int husk_sandbox_cell_get(struct husk_sandbox *sandbox, unsigned cell, uint64_t *value, struct husk_error *err);
+/** Guest-owned cells: one acquire load. -ERANGE: it is above @max; *@value is untouched. -EACCES: the host's. */
+int husk_sandbox_cell_load(
+	struct husk_sandbox *sandbox, unsigned cell, uint64_t max, uint64_t *value, struct husk_error *err);
+
+/* ---- sandboxes: snapshots ---- */
+
+/** Remember a ready sandbox: memory, registers, regions, cells. Costs what has been touched. */
+int husk_sandbox_snapshot(struct husk_sandbox *sandbox, struct husk_sandbox_snapshot **out, struct husk_error *err);
+/** Put a ready or poisoned sandbox back: all is as it was, the time stamp counter excepted. @snapshot is one of this sandbox, or of one with
+ *  the same program, sizes, regions, cells and functions: -EINVAL otherwise. Costs what has been touched since the last
+ *  snapshot or restore of the same snapshot. */
+int husk_sandbox_restore(
+	struct husk_sandbox *sandbox, struct husk_sandbox_snapshot *snapshot, struct husk_error *err);
+/** Sandboxes that were made from it live on. NULL is fine. */
+void husk_sandbox_snapshot_free(struct husk_sandbox_snapshot *snapshot);
+/** Write it to @path, and its memory to @path with ".memory" behind it; both appear whole or not at all, that of the memory first.
+ *  The program is in it. -EEXIST: one of them is there already. */
+int husk_sandbox_snapshot_save(struct husk_sandbox_snapshot *snapshot, const char *path, struct husk_error *err);
+/** Read what husk_sandbox_snapshot_save() wrote; the memory is mapped, not read, so the file must stay as it is while the snapshot and
+ *  sandboxes of it live. -EBADMSG (damaged, or no snapshot), -ENOTSUP (of a newer husk, another CPU architecture, or a CPU with
+ *  features that this host lacks). */
+int husk_sandbox_snapshot_load(const char *path, struct husk_sandbox_snapshot **out, struct husk_error *err);
+/** The program of a snapshot; lives as long as that does. */
+struct husk_sandbox_image *husk_sandbox_snapshot_image(struct husk_sandbox_snapshot *snapshot);
+
+/* ---- sandboxes: diagnostics ---- */
+
+enum husk_sandbox_reason {
+	HUSK_SANDBOX_FINE = 0,
+	HUSK_SANDBOX_GUEST_ERROR = 1,   /* code, message: what the guest's function said; not poisoned */
+	HUSK_SANDBOX_FAULT = 2,         /* vector and what follows */
+	HUSK_SANDBOX_ABORT = 3,         /* code, message: what the program said */
+	HUSK_SANDBOX_PROTOCOL = 4,
+	HUSK_SANDBOX_DEADLINE = 5,
+	HUSK_SANDBOX_CANCELED = 6,
+	HUSK_SANDBOX_INSTRUCTION = 7,   /* rip: KVM on this host cannot run the instruction there */
+	HUSK_SANDBOX_KVM = 8,           /* KVM itself failed */
+};
+
+/** How the last call, or the start, ended. Set size before the call. */
+struct husk_sandbox_report {
+	size_t size;
+	enum husk_sandbox_reason reason;
+	int32_t code;
+	uint32_t vector;     /* of the CPU's exception: 6 is an invalid opcode, 13 general protection, 14 a page fault; 255: it shut down */
+	uint64_t error_code; /* as the CPU pushed it */
+	uint64_t address;    /* of a page fault */
+	uint64_t rip;        /* of the instruction */
+	uint64_t rsp;
+	char symbol[64];     /* what rip lies in, "name+0x1c", when the program has symbols; "" otherwise */
+	char message[512];   /* one line */
+};
+
+int husk_sandbox_report(struct husk_sandbox *sandbox, struct husk_sandbox_report *report, struct husk_error *err);
+
+/** Write the guest's registers and memory as an ELF core file that gdb opens with the program, to @fd at its position. Ready or
+ *  poisoned only. */
+int husk_sandbox_write_core(struct husk_sandbox *sandbox, int fd, struct husk_error *err);
+
+/** What a sandbox has done since it was made. Set size before the call. */
+struct husk_sandbox_stats {
+	size_t size;
+	uint64_t calls, guest_errors, poisonings;
+	uint64_t host_calls;
+	uint64_t exits;          /* returns of KVM_RUN */
+	uint64_t kicks;          /* those that a signal caused */
+	uint64_t bytes_in, bytes_out; /* of frames: arguments and results, both ways */
+	uint64_t snapshots, restores;
+	uint64_t pages_restored; /* copied back, of 4 KiB */
+	uint64_t run_ns;         /* in KVM_RUN */
+};
+
+int husk_sandbox_stats(struct husk_sandbox *sandbox, struct husk_sandbox_stats *stats, struct husk_error *err);
+
 #ifdef __cplusplus
 }
 #endif

@@ -5,7 +5,7 @@
 #include "engine/find.h"
 #include "engine/inspect.h"
 #include "engine/live.h"
-#include "lib/adopt.h"
+#include "base/adopt.h"
 
 #include <string.h>
 

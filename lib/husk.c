@@ -6,7 +6,7 @@
 #include "engine/selftest.h"
 #include "engine/engine.h"
 #include "engine/home.h"
-#include "lib/adopt.h"
+#include "base/adopt.h"
 
 #include <string.h>
 

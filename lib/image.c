@@ -3,7 +3,7 @@
 #include "base/cleanup.h"
 #include "base/fd.h"
 #include "engine/images.h"
-#include "lib/adopt.h"
+#include "base/adopt.h"
 
 #include <fcntl.h>
 #include <jansson.h>

@@ -5,7 +5,7 @@
 #include "engine/config_json.h"
 #include "engine/live.h"
 #include "engine/start.h"
-#include "lib/adopt.h"
+#include "base/adopt.h"
 
 #include <string.h>
 

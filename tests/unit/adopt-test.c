@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* adopt-test.c - structs of callers that were built with an older or a newer husk.h */
-#include "lib/adopt.h"
+#include "base/adopt.h"
 
 #include "base/cleanup.h"
 #include "tests/tap.h"

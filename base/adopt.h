@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* adopt.h - structs of callers that were built with another version of husk.h */
-#ifndef LIB_ADOPT_H
-#define LIB_ADOPT_H
+#ifndef BASE_ADOPT_H
+#define BASE_ADOPT_H
 
 #include "base/error.h"
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* adopt.c - structs of callers that were built with another version of husk.h */
-#include "lib/adopt.h"
+#include "base/adopt.h"
 
 #include "base/cleanup.h"
 

@@ -1,0 +1,69 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * sandbox.h - the insides of a function sandbox, for the files of this floor
+ *
+ * Theory of operation: one thread owns the sandbox while it does anything but touch memory: `owner` is taken for it (sandbox_enter())
+ * and what comes meanwhile is told -EBUSY. The memory lock is for areas, cells, their shadows and the dirty bits; calls hold it for
+ * moments, and never while the guest runs, so host threads can read regions and turn cells under a running guest.
+ *
+ * Memory is a list of areas (area.h), each one memslot. Everything that a snapshot remembers is in areas that are not the program.
+ */
+#ifndef SANDBOX_SANDBOX_H
+#define SANDBOX_SANDBOX_H
+
+#include "sandbox/area.h"
+#include "sandbox/cell.h"
+#include "sandbox/cpu.h"
+#include "sandbox/image.h"
+#include "sandbox/kick.h"
+#include "sandbox/layout.h"
+#include "sandbox/signature.h"
+
+#define SANDBOX_HOST_FUNCTIONS_MAX 1024
+
+/** One function of the host's. */
+struct host_function {
+	struct signature signature;
+	husk_sandbox_function *function; /* NULL: print */
+	void *data;
+};
+
+/** Sizes and places, fixed when the sandbox is made. All guest addresses; sizes are whole pages. */
+struct sandbox_places {
+	struct sandbox_range data, heap, stack, fault_stack, input, output, info;
+	uint64_t end; /* of all that the library places below SANDBOX_REGIONS, tables and cells not counted */
+};
+
+struct husk_sandbox {
+	struct husk_sandbox_image *image;
+	struct husk_sandbox_snapshot *born_of; /* owned reference, or NULL: what it starts as */
+	struct husk_sandbox_snapshot *synced; /* owned reference, or NULL: dirty bits count from there */
+	struct husk_sandbox_config config;
+	enum husk_sandbox_state state; /* atomic; written by the owner */
+	int owner; /* atomic: 1 while somebody is in */
+
+	struct host_function *functions; /* [0] is print */
+	unsigned n_functions;
+	unsigned *imports; /* which of functions each import is; made by the start */
+
+	pthread_mutex_t memory_lock;
+	struct areas areas;
+	struct cells cells;
+	struct sandbox_places places;
+
+	struct kvm_vm vm;
+	struct kvm_vcpu vcpu;
+	struct cpu_state birth; /* registers at the first entry */
+	bool completes; /* the last KVM_RUN left an access that the next one completes */
+	struct kick kick;
+	uint64_t call_size; /* of the call frame in the input buffer, rounded up to 16; 0: none */
+
+	struct husk_sandbox_report report;
+	struct husk_sandbox_stats stats;
+};
+
+/** Become the owner; @allowed is a set of 1 << state. -EBUSY, -ESHUTDOWN, -ENOTRECOVERABLE, -EINVAL: @what cannot be done now. */
+int sandbox_enter(struct husk_sandbox *sandbox, unsigned allowed, const char *what, struct husk_error *err);
+void sandbox_leave(struct husk_sandbox *sandbox);
+
+#endif
