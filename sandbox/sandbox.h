@@ -2,11 +2,13 @@
 /*
  * sandbox.h - the insides of a function sandbox, for the files of this floor
  *
- * Theory of operation: one thread owns the sandbox while it does anything but touch memory: `owner` is taken for it (sandbox_enter())
- * and what comes meanwhile is told -EBUSY. The memory lock is for areas, cells, their shadows and the dirty bits; calls hold it for
- * moments, and never while the guest runs, so host threads can read regions and turn cells under a running guest.
+ * Theory of operation: one thread owns the sandbox while it does anything but touch memory: `owner` is taken for it
+ * (sandbox_enter()), and what comes meanwhile is told -EBUSY. The memory lock is for areas, cells, their shadows and the dirty
+ * bits; calls hold it for moments, and never while the guest runs, so other threads can read regions and turn cells under a
+ * running guest.
  *
- * Memory is a list of areas (area.h), each one memslot. Everything that a snapshot remembers is in areas that are not the program.
+ * Memory is a list of areas (area.h), each one memslot. Everything that a snapshot remembers is in areas that are not the
+ * program's.
  */
 #ifndef SANDBOX_SANDBOX_H
 #define SANDBOX_SANDBOX_H
@@ -16,7 +18,7 @@
 #include "sandbox/cpu.h"
 #include "sandbox/image.h"
 #include "sandbox/kick.h"
-#include "sandbox/layout.h"
+#include "sandbox/places.h"
 #include "sandbox/signature.h"
 
 #define SANDBOX_HOST_FUNCTIONS_MAX 1024
@@ -28,16 +30,11 @@ struct host_function {
 	void *data;
 };
 
-/** Sizes and places, fixed when the sandbox is made. All guest addresses; sizes are whole pages. */
-struct sandbox_places {
-	struct sandbox_range data, heap, stack, fault_stack, input, output, info;
-	uint64_t end; /* of all that the library places below SANDBOX_REGIONS, tables and cells not counted */
-};
-
 struct husk_sandbox {
 	struct husk_sandbox_image *image;
 	struct husk_sandbox_snapshot *born_of; /* owned reference, or NULL: what it starts as */
-	struct husk_sandbox_snapshot *synced; /* owned reference, or NULL: dirty bits count from there */
+	struct husk_sandbox_snapshot
+		*synced; /* owned reference; what the dirty bits count from. NULL: from the start */
 	struct husk_sandbox_config config;
 	enum husk_sandbox_state state; /* atomic; written by the owner */
 	int owner; /* atomic: 1 while somebody is in */
