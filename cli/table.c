@@ -220,7 +220,8 @@ static const char run_description[] =
 	"has "
 	"every "
 	"field; 'husk inspect' shows the configuration of a running VM as 'config'.\n\n"
-	"Signals are passed on to the command; SIGTERM becomes the image's StopSignal. A third Ctrl-C ends the VM.";
+	"Signals are passed on to the command, but for those that husk was started with ignored, as by nohup; SIGTERM "
+	"becomes the image's StopSignal. A third Ctrl-C ends the VM.";
 
 static const char expose_description[] =
 	"Opens doors of a VM that runs: sockets of the host that lead into it. VM is an id, the first digits of one, "

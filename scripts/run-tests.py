@@ -203,6 +203,15 @@ def main():
     return 1 if failed or not passed else 0
 
 
+def default_signals():
+    """Suites start with no signal ignored, also under nohup or a shell's `&`: a signal that this process catches is the default
+    again after exec(2), and still does nothing here."""
+    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT):
+        if signal.getsignal(number) == signal.SIG_IGN:
+            signal.signal(number, lambda *_: None)
+
+
 if __name__ == "__main__":
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    default_signals()
     sys.exit(main())

@@ -70,9 +70,18 @@ def skip(what, why):
     print(f"ok {_count} - {what} # skip {why}", flush=True)
 
 
+def default_signals():
+    """Programs start with no signal ignored, also under nohup or a shell's `&`: husk leaves those alone that are ignored when it
+    starts, as nohup asks. A signal that this process catches is the default again after exec(2), and still does nothing here."""
+    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT):
+        if signal.getsignal(number) == signal.SIG_IGN:
+            signal.signal(number, lambda *_: None)
+
+
 def main(names, kernel=True):
     """Run the test_* functions of a suite (those named on the command line, or all)."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    default_signals()
     wanted = sys.argv[1:]
     try:
         with Home(kernel) as home:

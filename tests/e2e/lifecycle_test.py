@@ -19,18 +19,33 @@ def start(home, *options, command=None):
     return running
 
 
+NAMING = ["sh", "-c", "".join(f"trap 'echo got {name}' {name}\n" for name in ("HUP", "INT", "QUIT", "USR1", "USR2", "WINCH", "CONT"))
+          + "trap 'echo got TERM; exit 33' TERM\necho ready\nwhile :; do sleep 0.05; done"]
+
+
 def test_signals(home):
     """One VM takes every signal that is forwarded and says its name."""
-    script = "".join(f"trap 'echo got {name}' {name}\n" for name in ("HUP", "INT", "QUIT", "USR1", "USR2", "WINCH", "CONT"))
-    running = start(home, command=["sh", "-c", script + "trap 'echo got TERM; exit 33' TERM\necho ready\n"
-                                   "while :; do sleep 0.05; done"])
+    running = start(home, command=NAMING)
     for name in ("HUP", "INT", "QUIT", "USR1", "USR2"):
         running.process.send_signal(getattr(signal, "SIG" + name))
-        ok(running.wait_for(f"got {name}\n".encode(), 20), f"SIG{name} is forwarded")
+        ok(running.wait_for(f"got {name}\n".encode()), f"SIG{name} is forwarded")
     running.process.send_signal(signal.SIGTERM)
     done = running.finish()
     equal(done.status, 33, "SIGTERM is forwarded, and the status is what the handler chose", done)
     lib.none_left()
+
+
+def test_ignored_signals(home):
+    """What husk was started with ignored, it leaves alone."""
+    running = home.start("run", "--quiet", home.have(images.busybox(), "busybox"), *NAMING,
+                         preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN))
+    running.wait_for(READY)
+    for number in (signal.SIGHUP, signal.SIGUSR1):
+        running.process.send_signal(number)
+    running.wait_for(b"got USR1\n")
+    running.process.send_signal(signal.SIGTERM)
+    done = running.finish()
+    ok(done.status == 33 and b"got HUP" not in done.out, "under nohup SIGHUP is not forwarded, and others are", done)
 
 
 def test_signal_before_ready(home):
