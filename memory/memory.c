@@ -35,13 +35,13 @@ int memory_init(struct memory *memory, int fd, struct husk_error *err)
 		return error_errno(err, "read the seals of the guest memory");
 	if (!(seals & F_SEAL_SHRINK)) /* another holder could truncate it under our mapping: SIGBUS */
 		return error_set(err, -EINVAL, "guest memory is not sealed against shrinking");
-	*memory = (struct memory){.fd = fd, .fd_size = (uint64_t)st.st_size};
+	*memory = (struct memory){.backing = MEMORY_SHARED, .fd = fd, .fd_size = (uint64_t)st.st_size};
 	return 0;
 }
 
 void memory_init_anonymous(struct memory *memory, uint64_t size)
 {
-	*memory = (struct memory){.fd = -1, .fd_size = size, .private = true};
+	*memory = (struct memory){.backing = MEMORY_ANONYMOUS, .fd = -1, .fd_size = size};
 }
 
 static bool ranges_overlap(uint64_t a, uint64_t a_size, uint64_t b, uint64_t b_size)
@@ -66,9 +66,9 @@ static void *map_anonymous(uint64_t size)
 
 static void *map_region(const struct memory *memory, uint64_t size, uint64_t fd_offset)
 {
-	if (memory->fd < 0)
+	if (memory->backing == MEMORY_ANONYMOUS)
 		return map_anonymous(size);
-	int kind = memory->private ? MAP_PRIVATE : MAP_SHARED;
+	int kind = memory->backing == MEMORY_PRIVATE ? MAP_PRIVATE : MAP_SHARED;
 	return mmap(NULL, size, PROT_READ | PROT_WRITE, kind | MAP_NORESERVE, memory->fd, (off_t)fd_offset);
 }
 
@@ -108,7 +108,7 @@ void memory_destroy(struct memory *memory)
 {
 	for (unsigned i = 0; i < memory->n_regions; i++)
 		munmap(memory->regions[i].host, memory->regions[i].size);
-	if (memory->fd > 0)
+	if (memory->backing == MEMORY_SHARED || memory->backing == MEMORY_PRIVATE)
 		close(memory->fd);
 	*memory = (struct memory){.fd = -1};
 }
@@ -153,13 +153,13 @@ int memory_discard(struct memory *memory, uint64_t gpa, uint64_t size, struct hu
 	if ((gpa | size) % page)
 		return error_set(err, -EINVAL, "0x%" PRIx64 " bytes at 0x%" PRIx64 " are not whole pages", size, gpa);
 	uint64_t at = gpa - r->gpa;
-	if (!memory->private) {
+	if (memory->backing == MEMORY_SHARED) {
 		int mode = FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE;
 		if (fallocate(memory->fd, mode, (off_t)(r->fd_offset + at), (off_t)size) < 0)
 			return error_errno(err, "give back 0x%" PRIx64 " bytes of guest memory", size);
 		return 0;
 	}
-	if (memory->fd < 0)
+	if (memory->backing == MEMORY_ANONYMOUS)
 		return madvise(r->host + at, size, MADV_DONTNEED) < 0
 			       ? error_errno(err, "give back 0x%" PRIx64 " bytes of guest memory", size)
 			       : 0;
@@ -180,7 +180,7 @@ static ssize_t read_some(
 {
 	/* Into the memfd and not through the mapping: the kernel then makes its pages in one go, where a mapping faults for
 	 * each, which costs several times the copy. */
-	if (!memory->private && lseek(memory->fd, (off_t)(r->fd_offset + at), SEEK_SET) >= 0) {
+	if (memory->backing == MEMORY_SHARED && lseek(memory->fd, (off_t)(r->fd_offset + at), SEEK_SET) >= 0) {
 		ssize_t got = sendfile(memory->fd, fd, &offset, n);
 		if (got >= 0 || (errno != EINVAL && errno != ENOSYS)) /* not every file system can */
 			return got;

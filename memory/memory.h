@@ -4,11 +4,11 @@
  *
  * Theory of operation: a guest's RAM is one or more ranges of guest-physical addresses (regions), each a mapping of a part of
  * one memfd, or anonymous memory where no other process has to see it: that can lie in huge pages, which spares a machine in
- * this process most of the faults of a boot. The machine decides on the layout (QEMU's q35 splits RAM around the hole below 4 GiB) and adds the
- * regions before any device runs; after that they never change. Whoever wants guest bytes asks memory_at() for a pointer
- * to (address, length) and gets one only when the whole range lies within one region: arithmetic overflow, holes and
- * ranges that straddle two regions are refused. The memfd is sealed against shrinking, so a valid pointer stays valid and
- * never faults, whatever another holder of the memfd does.
+ * this process most of the faults of a boot. The machine decides on the layout (QEMU's q35 splits RAM around the hole below
+ * 4 GiB) and adds the regions before any device runs; after that they never change. Whoever wants guest bytes asks
+ * memory_at() for a pointer to (address, length) and gets one only when the whole range lies within one region: arithmetic
+ * overflow, holes and ranges that straddle two regions are refused. The memfd is sealed against shrinking, so a valid pointer
+ * stays valid and never faults, whatever another holder of the memfd does.
  *
  * Pages that the guest gives back (memory_discard()) become holes of the memfd, and anonymous ones are dropped. Private memory,
  * a copy-on-write mapping of a file that must not change, gets anonymous memory in their place: dropping the copies would
@@ -28,6 +28,14 @@
 #define MEMORY_REGIONS_MAX 8
 #define MEMORY_HOLES_MAX 16384 /* of private memory; each may cost two of the process's 65530 mappings */
 
+/** What memory_add() maps. */
+enum memory_backing {
+	MEMORY_NONE = 0,
+	MEMORY_SHARED, /* the memfd, so that other processes see what the guest writes */
+	MEMORY_PRIVATE, /* a file that must not change, copy-on-write */
+	MEMORY_ANONYMOUS,
+};
+
 /** Guest-physical [gpa, gpa + size) lies at host, and at fd_offset of the memfd. */
 struct memory_region {
 	uint64_t gpa;
@@ -38,9 +46,10 @@ struct memory_region {
 
 /** Regions are sorted by gpa and do not overlap. */
 struct memory {
-	int fd; /* owned; -1: anonymous memory */
+	enum memory_backing
+		backing; /* set by the init functions; MEMORY_SHARED may become MEMORY_PRIVATE before regions are added */
+	int fd; /* owned; of SHARED and PRIVATE memory */
 	uint64_t fd_size; /* of the memfd, or of all anonymous memory */
-	bool private; /* map copy-on-write: set it before the regions are added */
 	unsigned n_holes; /* of private memory: pages given back since */
 	unsigned n_regions;
 	struct memory_region regions[MEMORY_REGIONS_MAX];

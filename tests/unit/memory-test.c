@@ -89,7 +89,7 @@ static void test_discard(bool private)
 	static char old[4 * MIB];
 	memset(old, 'o', sizeof(old));
 	rc = rc < 0 || pwrite(fd, old, sizeof(old), 4 * MIB) < 0 ? -1 : memory_init(&m, fd, NULL);
-	m.private = private;
+	m.backing = private ? MEMORY_PRIVATE : MEMORY_SHARED;
 	CHECK(rc == 0 && memory_add(&m, 0, 2 * MIB, 4 * MIB, NULL) == 0 &&
 			memory_add(&m, 4 * GIB, 2 * MIB, 6 * MIB, NULL) == 0,
 		private ? "private memory" : "shared memory");
@@ -251,7 +251,7 @@ static void test_read_file(void)
 		int fd = -1;
 		memory_make_fd(4 * MIB, &fd, NULL);
 		memory_init(&m, fd, NULL);
-		m.private = private;
+		m.backing = private ? MEMORY_PRIVATE : MEMORY_SHARED;
 		memory_add(&m, 4 * GIB, 64 * 1024, 2 * MIB, NULL);
 		memory_add(&m, 0, 64 * 1024, 0, NULL);
 		uint64_t to = 4 * GIB + 64 * 1024 - N; /* its end is the region's */
