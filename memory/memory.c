@@ -72,49 +72,82 @@ static void *map_region(const struct memory *memory, uint64_t size, uint64_t fd_
 	return mmap(NULL, size, PROT_READ | PROT_WRITE, kind | MAP_NORESERVE, memory->fd, (off_t)fd_offset);
 }
 
-int memory_add(struct memory *memory, uint64_t gpa, uint64_t size, uint64_t fd_offset, struct husk_error *err)
+/** Where in the list a region [@gpa, @gpa + @size) belongs, or why it cannot be one. */
+static int find_place(const struct memory *memory, uint64_t gpa, uint64_t size, struct husk_error *err)
 {
-	uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE), end, fd_end;
-	if (!size || (gpa | size | fd_offset) % page)
+	uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE), end;
+	int place = 0;
+
+	if (!size || (gpa | size) % page)
 		return error_set(err, -EINVAL,
 			"memory region at 0x%" PRIx64 " of 0x%" PRIx64 " bytes is not whole pages", gpa, size);
-	if (__builtin_add_overflow(gpa, size, &end) || __builtin_add_overflow(fd_offset, size, &fd_end) ||
-		fd_end > memory->fd_size)
+	if (__builtin_add_overflow(gpa, size, &end))
 		return error_set(err, -ERANGE, "memory region at 0x%" PRIx64 " of 0x%" PRIx64 " bytes is out of range",
 			gpa, size);
 	if (memory->n_regions == MEMORY_REGIONS_MAX)
 		return error_set(err, -ENOSPC, "more than %d memory regions", MEMORY_REGIONS_MAX);
-	unsigned at = 0;
 	for (unsigned i = 0; i < memory->n_regions; i++) {
 		const struct memory_region *r = &memory->regions[i];
 		if (ranges_overlap(gpa, size, r->gpa, r->size))
 			return error_set(err, -EEXIST, "memory region at 0x%" PRIx64 " overlaps the one at 0x%" PRIx64,
 				gpa, r->gpa);
 		if (r->gpa < gpa)
-			at = i + 1;
+			place = (int)i + 1;
 	}
+	return place;
+}
+
+static void insert(struct memory *memory, unsigned place, const struct memory_region *region)
+{
+	for (unsigned i = memory->n_regions; i > place; i--)
+		memory->regions[i] = memory->regions[i - 1];
+	memory->regions[place] = *region;
+	memory->n_regions++;
+}
+
+int memory_add(struct memory *memory, uint64_t gpa, uint64_t size, uint64_t fd_offset, struct husk_error *err)
+{
+	uint64_t fd_end;
+	int place = find_place(memory, gpa, size, err);
+
+	if (place < 0)
+		return place;
+	if (fd_offset % (uint64_t)sysconf(_SC_PAGESIZE))
+		return error_set(err, -EINVAL, "memory region at 0x%" PRIx64 " begins in a page of its file", gpa);
+	if (__builtin_add_overflow(fd_offset, size, &fd_end) || fd_end > memory->fd_size)
+		return error_set(err, -ERANGE, "memory region at 0x%" PRIx64 " of 0x%" PRIx64 " bytes is out of range",
+			gpa, size);
 	void *host = map_region(memory, size, fd_offset);
 	if (host == MAP_FAILED)
 		return error_errno(err, "map %" PRIu64 " bytes of guest memory", size);
 	madvise(host, size, MADV_DONTDUMP);
-	for (unsigned i = memory->n_regions; i > at; i--)
-		memory->regions[i] = memory->regions[i - 1];
-	memory->regions[at] = (struct memory_region){.gpa = gpa, .size = size, .host = host, .fd_offset = fd_offset};
-	memory->n_regions++;
+	insert(memory, (unsigned)place,
+		&(struct memory_region){.gpa = gpa, .size = size, .host = host, .fd_offset = fd_offset});
+	return 0;
+}
+
+int memory_adopt(struct memory *memory, uint64_t gpa, uint64_t size, void *host, unsigned tag, struct husk_error *err)
+{
+	int place = find_place(memory, gpa, size, err);
+
+	if (place < 0)
+		return place;
+	insert(memory, (unsigned)place,
+		&(struct memory_region){.gpa = gpa, .size = size, .host = host, .adopted = true, .tag = tag});
 	return 0;
 }
 
 void memory_destroy(struct memory *memory)
 {
 	for (unsigned i = 0; i < memory->n_regions; i++)
-		munmap(memory->regions[i].host, memory->regions[i].size);
+		if (!memory->regions[i].adopted)
+			munmap(memory->regions[i].host, memory->regions[i].size);
 	if (memory->backing == MEMORY_SHARED || memory->backing == MEMORY_PRIVATE)
 		close(memory->fd);
 	*memory = (struct memory){.fd = -1};
 }
 
-/** The region that [@gpa, @gpa + @size) lies in, or NULL. */
-static const struct memory_region *find_region(const struct memory *memory, uint64_t gpa, uint64_t size)
+const struct memory_region *memory_find(const struct memory *memory, uint64_t gpa, uint64_t size)
 {
 	for (unsigned i = 0; i < memory->n_regions; i++) {
 		const struct memory_region *r = &memory->regions[i];
@@ -126,8 +159,23 @@ static const struct memory_region *find_region(const struct memory *memory, uint
 
 void *memory_at(const struct memory *memory, uint64_t gpa, uint64_t size)
 {
-	const struct memory_region *r = find_region(memory, gpa, size);
+	const struct memory_region *r = memory_find(memory, gpa, size);
 	return r ? r->host + (gpa - r->gpa) : NULL;
+}
+
+/** A word at any address, of any type. */
+typedef uint64_t __attribute__((aligned(1), may_alias)) loose_word;
+
+void memory_copy(void *to, const void *from, size_t n)
+{
+	volatile uint8_t *t = to;
+	const volatile uint8_t *f = from;
+	size_t i = 0;
+
+	for (; n - i >= sizeof(loose_word); i += sizeof(loose_word))
+		*(volatile loose_word *)(t + i) = *(const volatile loose_word *)(f + i);
+	for (; i < n; i++)
+		t[i] = f[i];
 }
 
 bool memory_gpa(const struct memory *memory, const void *host, uint64_t *gpa)
@@ -147,11 +195,13 @@ bool memory_gpa(const struct memory *memory, const void *host, uint64_t *gpa)
 int memory_discard(struct memory *memory, uint64_t gpa, uint64_t size, struct husk_error *err)
 {
 	uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE);
-	const struct memory_region *r = find_region(memory, gpa, size);
+	const struct memory_region *r = memory_find(memory, gpa, size);
 	if (!r)
 		return error_set(err, -EFAULT, "0x%" PRIx64 " bytes at 0x%" PRIx64 " are not guest memory", size, gpa);
 	if ((gpa | size) % page)
 		return error_set(err, -EINVAL, "0x%" PRIx64 " bytes at 0x%" PRIx64 " are not whole pages", size, gpa);
+	if (r->adopted)
+		return error_set(err, -EINVAL, "the pages at 0x%" PRIx64 " are not ours to give back", gpa);
 	uint64_t at = gpa - r->gpa;
 	if (memory->backing == MEMORY_SHARED) {
 		int mode = FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE;
@@ -180,7 +230,8 @@ static ssize_t read_some(
 {
 	/* Into the memfd and not through the mapping: the kernel then makes its pages in one go, where a mapping faults for
 	 * each, which costs several times the copy. */
-	if (memory->backing == MEMORY_SHARED && lseek(memory->fd, (off_t)(r->fd_offset + at), SEEK_SET) >= 0) {
+	if (memory->backing == MEMORY_SHARED && !r->adopted &&
+		lseek(memory->fd, (off_t)(r->fd_offset + at), SEEK_SET) >= 0) {
 		ssize_t got = sendfile(memory->fd, fd, &offset, n);
 		if (got >= 0 || (errno != EINVAL && errno != ENOSYS)) /* not every file system can */
 			return got;
@@ -191,7 +242,7 @@ static ssize_t read_some(
 int memory_read_file(
 	const struct memory *memory, uint64_t gpa, int fd, uint64_t offset, uint64_t n, struct husk_error *err)
 {
-	const struct memory_region *r = find_region(memory, gpa, n);
+	const struct memory_region *r = memory_find(memory, gpa, n);
 
 	if (!r)
 		return error_set(err, -EFAULT, "0x%" PRIx64 " bytes at 0x%" PRIx64 " are not guest memory", n, gpa);

@@ -25,7 +25,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define MEMORY_REGIONS_MAX 8
+#define MEMORY_REGIONS_MAX 80
 #define MEMORY_HOLES_MAX 16384 /* of private memory; each may cost two of the process's 65530 mappings */
 
 /** What memory_add() maps. */
@@ -36,18 +36,20 @@ enum memory_backing {
 	MEMORY_ANONYMOUS,
 };
 
-/** Guest-physical [gpa, gpa + size) lies at host, and at fd_offset of the memfd. */
+/** Guest-physical [gpa, gpa + size) lies at host, and at fd_offset of the memfd unless it was adopted. */
 struct memory_region {
 	uint64_t gpa;
 	uint64_t size;
 	uint64_t fd_offset;
 	uint8_t *host;
+	bool adopted; /* the mapping is somebody else's */
+	unsigned tag; /* what whoever adopted it calls it */
 };
 
 /** Regions are sorted by gpa and do not overlap. */
 struct memory {
-	enum memory_backing
-		backing; /* set by the init functions; MEMORY_SHARED may become MEMORY_PRIVATE before regions are added */
+	/* Set by the init functions; MEMORY_SHARED may become MEMORY_PRIVATE before regions are added. */
+	enum memory_backing backing;
 	int fd; /* owned; of SHARED and PRIVATE memory */
 	uint64_t fd_size; /* of the memfd, or of all anonymous memory */
 	unsigned n_holes; /* of private memory: pages given back since */
@@ -67,18 +69,29 @@ void memory_init_anonymous(struct memory *memory, uint64_t size);
 /** Map [@fd_offset, @fd_offset + @size) of the memfd as guest-physical [@gpa, @gpa + @size). All page-aligned. */
 int memory_add(struct memory *memory, uint64_t gpa, uint64_t size, uint64_t fd_offset, struct husk_error *err);
 
-/** Unmap everything and close the memfd; fine after a memory_init() that failed on a zeroed struct. */
+/** Let the mapping of @size bytes at @host, which somebody else made, unmaps, and keeps until then, be guest-physical
+ *  [@gpa, @gpa + @size), as a region called @tag. Page-aligned. A struct of zeroes takes regions in this way, too. */
+int memory_adopt(struct memory *memory, uint64_t gpa, uint64_t size, void *host, unsigned tag, struct husk_error *err);
+
+/** Unmap everything that was not adopted and close the memfd; fine after a memory_init() that failed on a zeroed struct. */
 void memory_destroy(struct memory *memory);
 
 /** Where [@gpa, @gpa + @size) lies, or NULL: not wholly in one region, or @size is 0. */
 void *memory_at(const struct memory *memory, uint64_t gpa, uint64_t size);
 
+/** The region that [@gpa, @gpa + @size) lies in, or NULL as above; valid until the next one is added. */
+const struct memory_region *memory_find(const struct memory *memory, uint64_t gpa, uint64_t size);
+
+/** Copy @n bytes that the guest may be reading or writing meanwhile: each is read once and written once, which memcpy(3) does
+ *  not promise. The ranges do not overlap. */
+void memory_copy(void *to, const void *from, size_t n);
+
 /** The guest-physical address of @host, which memory_at() gave; false when it is no guest memory. */
 bool memory_gpa(const struct memory *memory, const void *host, uint64_t *gpa);
 
 /** Give the pages [@gpa, @gpa + @size) back to the host: from then on they read as zeroes until they are written. -EFAULT
- *  when memory_at() would refuse them, -EINVAL when they are not whole pages, -ENOSPC when private memory is in too many
- *  pieces by now; then nothing has changed. Pointers into them stay valid. */
+ *  when memory_at() would refuse them, -EINVAL when they are not whole pages or of an adopted region, -ENOSPC when private
+ *  memory is in too many pieces by now; then nothing has changed. Pointers into them stay valid. */
 int memory_discard(struct memory *memory, uint64_t gpa, uint64_t size, struct husk_error *err);
 
 /**

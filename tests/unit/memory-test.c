@@ -152,6 +152,75 @@ static void test_anonymous(void)
 	memory_destroy(&m);
 }
 
+/** @m, which is shared memory of its own or nothing yet, takes two mappings of ours. */
+static void test_adopt(struct memory *m)
+{
+	unsigned before = m->n_regions;
+	char *ours = mmap(NULL, 4 * 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	CLEANUP_FD int file = open("/proc/self/exe", O_RDONLY | O_CLOEXEC);
+	struct husk_error err = {0};
+
+	CHECK(memory_adopt(m, 4 * GIB, 8192, ours, 7, NULL) == 0, "somebody else's mapping becomes a region");
+	CHECK(memory_adopt(m, 4 * GIB - 8192, 8192, ours + 8192, 8, NULL) == 0, "so does one right before it");
+	CHECK(memory_at(m, 4 * GIB, 8192) == ours && memory_at(m, 4 * GIB - 1, 1) == ours + 4 * 4096 - 1,
+		"both are found");
+	CHECK(memory_at(m, 4 * GIB - 1, 2) == NULL, "a range across them is refused, whatever the host's addresses");
+	const struct memory_region *r = memory_find(m, 4 * GIB + 8191, 1);
+	CHECK(r && r->tag == 7 && r->adopted && r->gpa == 4 * GIB && r->size == 8192, "a region is found with its tag");
+	r = memory_find(m, 4 * GIB - 8192, 8192);
+	CHECK(r && r->tag == 8, "so is its neighbour");
+	CHECK(!memory_find(m, 4 * GIB, 0) && !memory_find(m, 4 * GIB, 8193) && !memory_find(m, 4 * GIB + 8192, 1) &&
+			!memory_find(m, 4 * GIB + 1, UINT64_MAX),
+		"nothing is found for a range that is not in one");
+	CHECK(memory_adopt(m, 4 * GIB + 4096, 4096, ours, 9, NULL) == -EEXIST, "an overlap");
+	CHECK(memory_adopt(m, 5 * GIB, 0, ours, 9, NULL) == -EINVAL, "no bytes");
+	CHECK(memory_adopt(m, 5 * GIB, 1, ours, 9, NULL) == -EINVAL, "a byte");
+	CHECK(memory_adopt(m, 5 * GIB + 1, 4096, ours, 9, NULL) == -EINVAL, "an address in a page");
+	CHECK(memory_adopt(m, UINT64_MAX - 4095, 4096, ours, 9, NULL) == -ERANGE, "a range that wraps");
+	CHECK(m->n_regions == before + 2, "and nothing of that is a region");
+	CHECK(memory_discard(m, 4 * GIB, 4096, &err) == -EINVAL && strstr(err.message, "not ours"),
+		"its pages are not given back");
+	CHECK(memory_read_file(m, 4 * GIB + 1, file, 0, 4, NULL) == 0 && memcmp(ours + 1, "\177ELF", 4) == 0,
+		"a file is read into it");
+	for (unsigned i = m->n_regions; i < MEMORY_REGIONS_MAX; i++)
+		memory_adopt(m, (6 + i) * GIB, 4096, ours, i, NULL);
+	CHECK(m->n_regions == MEMORY_REGIONS_MAX && memory_find(m, (6ull + MEMORY_REGIONS_MAX - 1) * GIB, 4096),
+		"the last region there is room for");
+	CHECK(memory_adopt(m, 5 * GIB, 4096, ours, 9, NULL) == -ENOSPC, "one more");
+	memory_destroy(m);
+	CHECK(ours[1] == '\177' && munmap(ours, 4 * 4096) == 0, "the mapping outlives the memory");
+}
+
+static void test_adoptions(void)
+{
+	struct memory none = {0}, own = {0};
+	int fd = -1, rc = memory_make_fd(2 * MIB, &fd, NULL);
+	CHECK(memory_add(&none, 0, 4096, 0, NULL) == -ERANGE, "memory of nothing has nothing to map");
+	test_adopt(&none);
+	rc = rc < 0 ? rc : memory_init(&own, fd, NULL);
+	CHECK(rc == 0 && memory_add(&own, 0, 2 * MIB, 0, NULL) == 0, "memory with a region of its own");
+	test_adopt(&own);
+	CHECK(fcntl(fd, F_GETFD) < 0, "its memfd is closed");
+}
+
+/** Every length and both alignments up to a few words. */
+static void test_copy(void)
+{
+	char from[64], to[64];
+	unsigned wrong = 0;
+	for (unsigned i = 0; i < sizeof(from); i++)
+		from[i] = (char)(i + 1);
+	for (unsigned n = 0; n <= 40; n++) {
+		for (unsigned at = 0; at < 64; at++) {
+			unsigned f = at % 8 + 1, t = at / 8 + 1;
+			memset(to, 0, sizeof(to));
+			memory_copy(to + t, from + f, n);
+			wrong += to[t - 1] != 0 || to[t + n] != 0 || memcmp(to + t, from + f, n) != 0;
+		}
+	}
+	CHECK(wrong == 0, "every length is copied from and to every alignment, and no byte more");
+}
+
 /** What memory_at() is to say of [@gpa, @gpa + @size), by asking each region. */
 static const void *expected(const struct memory *m, uint64_t gpa, uint64_t size)
 {
@@ -295,6 +364,8 @@ int main(void)
 	test_discard(false);
 	test_discard(true);
 	test_anonymous();
+	test_adoptions();
+	test_copy();
 	test_regions();
 	test_refusals();
 	test_every_edge();
