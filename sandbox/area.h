@@ -2,14 +2,16 @@
 /*
  * area.h - the pieces of a sandbox's memory, and the rights that guest and host have to each
  *
- * Theory of operation: an area is a range of guest-physical addresses, one mapping of this process, and one memslot. Guest rights are the
- * memslot's: not set, KVM_MEM_READONLY, or writable. Host rights are kept by areas_copy_out() and areas_copy_in(), the only ways by which the API reaches
- * guest memory; struct memory finds the bytes and checks bounds. A range has to lie in one area: every edge is an end.
+ * Theory of operation: an area is a range of guest-physical addresses, one mapping of this process, and one memslot. Guest
+ * rights are the memslot's: not set, KVM_MEM_READONLY, or writable. Host rights are kept by areas_copy_out() and
+ * areas_copy_in(), the only ways by which the API reaches guest memory; struct memory finds the bytes and checks bounds. A
+ * range has to lie in one area: every edge is an end.
  *
- * What the host writes is noted in the area's dirty bits, one per page; what the guest writes KVM notes (a dirty log), once somebody has
- * asked for it. areas_collect() brings both together, so that a restore copies back what was touched and nothing else.
+ * What the host writes is noted in the area's dirty bits, one per page; what the guest writes KVM notes (a dirty log), once
+ * somebody has asked for it. areas_collect() brings both together, so that a restore copies back what was touched and nothing
+ * else. A heap can have a million pages: whoever looks at bits looks at words of them.
  *
- * No function here locks: the caller holds the sandbox's memory lock.
+ * No function here locks: the caller holds the sandbox's memory lock. A struct of zeroes has no areas.
  */
 #ifndef SANDBOX_AREA_H
 #define SANDBOX_AREA_H
@@ -24,8 +26,8 @@
 #define REGION_BYTES_MAX (1ull << 30)
 
 enum area_kind {
-	AREA_PROGRAM =
-		1, /* the library's pages and what is read-only of the program; shared by all sandboxes of an image */
+	/* The library's pages and what is read-only of the program; shared by all sandboxes of an image. */
+	AREA_PROGRAM = 1,
 	AREA_CORE = 2, /* data, heap, stack, buffers */
 	AREA_INFO = 3,
 	AREA_TABLES = 4,
@@ -45,30 +47,34 @@ struct area {
 	char name[SANDBOX_NAME_MAX + 1]; /* of a region */
 };
 
-/** The number of an area is its place in list, its memslot, and the tag of its region in memory. A region's public number counts
- *  regions only. */
+/** The number of an area is its place in list, its memslot, and the tag of its region in memory. A region's public number
+ *  counts regions only, in the order of adding. */
 struct areas {
 	struct memory memory;
 	struct area list[AREAS_MAX];
 	unsigned n;
 	unsigned n_regions;
 	unsigned regions[REGIONS_MAX]; /* areas of the regions, by public number */
+	bool mapped; /* memslots exist */
+	unsigned long *log; /* room for the dirty log of the largest logged area */
+	uint64_t log_size; /* in bytes */
 };
 
-/** Add an area. @fd, @offset: map that file copy-on-write; -1: anonymous memory, which reads as zeroes. *@area (may be NULL): its number.
- *  -EINVAL (not whole pages), -ERANGE (above SANDBOX_ADDRESS_MAX), -EEXIST (overlap), -ENOSPC, -ENOMEM. */
+/** Add an area. @fd, @offset: map that file, which has these bytes and keeps them, copy-on-write; -1: anonymous memory, which
+ *  reads as zeroes. *@area (may be NULL): its number. Not once areas_map() has been called. -EINVAL (not whole pages), -ERANGE
+ *  (above SANDBOX_ADDRESS_MAX), -EEXIST (overlap), -ENOSPC, -ENOMEM. */
 int areas_add(struct areas *areas, enum area_kind kind, unsigned rights, uint64_t gpa, uint64_t size, int fd,
 	uint64_t offset, unsigned *area, struct husk_error *err);
 /** Add an area whose mapping at @host is somebody else's and stays so. */
 int areas_add_borrowed(struct areas *areas, enum area_kind kind, unsigned rights, uint64_t gpa, uint64_t size,
 	void *host, struct husk_error *err);
-/** The first free place of @size bytes from SANDBOX_REGIONS on; 0: there is none. */
+/** The first free place of @size bytes, whole pages, from SANDBOX_REGIONS on; 0: there is none. */
 uint64_t areas_place(const struct areas *areas, uint64_t size);
 /** Unmap all. */
 void areas_destroy(struct areas *areas);
 
-/** Copy @n bytes at @gpa to or from @buf. -EFAULT: not in one area; -EACCES: not for the host. Each byte is touched once. n may be 0,
- *  and then @gpa has to be in an area or at its end. */
+/** Copy @n bytes at @gpa to or from @buf. -EFAULT: not in one area; -EACCES: not for the host. Each byte is touched once. n may
+ *  be 0, and then @gpa has to be in an area or at its end. */
 int areas_copy_out(const struct areas *areas, uint64_t gpa, void *buf, size_t n, struct husk_error *err);
 int areas_copy_in(struct areas *areas, uint64_t gpa, const void *buf, size_t n, struct husk_error *err);
 /** Where [@gpa, @gpa + @n) lies, rights or not; NULL: not in one area. For the library's own frames, tables and names. */
@@ -76,13 +82,16 @@ void *areas_at(const struct areas *areas, uint64_t gpa, uint64_t n);
 /** The host has written [@gpa, @gpa + @n), which areas_at() gave. */
 void areas_touched(struct areas *areas, uint64_t gpa, uint64_t n);
 
-/** Make the memslots of all areas the guest has any right to. */
-int areas_map(struct areas *areas, const struct kvm_vm *vm, struct husk_error *err);
-/** Let KVM keep a dirty log of what the guest can write; nothing for areas that have one. */
+/** Make the memslots of all areas the guest has any right to. -ENOTSUP: one is to be read-only, and this KVM cannot. */
+int areas_map(struct areas *areas, const struct kvm *kvm, const struct kvm_vm *vm, struct husk_error *err);
+/** Let KVM keep a dirty log of what the guest can write; nothing for areas that have one. Before areas_map() it is only noted,
+ *  and cheaper. */
 int areas_log(struct areas *areas, const struct kvm_vm *vm, struct husk_error *err);
 /** Add KVM's dirty logs to the dirty bits, and start them anew. */
 int areas_collect(struct areas *areas, const struct kvm_vm *vm, struct husk_error *err);
 /** Forget all dirty bits. */
 void areas_clean(struct areas *areas);
+/** The next run of dirty pages of @area that begins at page *@at or later: *@at, *@n; false: there is none. To go on, add. */
+bool area_dirty_run(const struct area *area, uint64_t *at, uint64_t *n);
 
 #endif

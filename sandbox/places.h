@@ -22,4 +22,10 @@ struct sandbox_places {
 void places_make(struct sandbox_places *places, const struct husk_sandbox_image *image,
 	const struct husk_sandbox_config *config);
 
+/** Does [@gpa, @gpa + @size), which does not wrap, reach into what is the library's own? */
+static inline bool places_reserved(const struct sandbox_places *places, uint64_t gpa, uint64_t size)
+{
+	return gpa < places->end && gpa + size > SANDBOX_SUPPORT;
+}
+
 #endif
