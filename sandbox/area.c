@@ -142,71 +142,87 @@ void *areas_at(const struct areas *areas, uint64_t gpa, uint64_t n)
 	return memory_at(&areas->memory, gpa, n);
 }
 
-/** The number of the area that [@gpa, @gpa + @n) lies in, or -1. No bytes lie in an area and at its end. */
-static int find(const struct areas *areas, uint64_t gpa, uint64_t n)
+/** The area that [@gpa, @gpa + @n) lies in, or NULL. No bytes lie in an area and at its end. */
+static struct area *find(const struct areas *areas, uint64_t gpa, uint64_t n)
 {
-	const struct memory_region *r = memory_find(&areas->memory, gpa, n);
+	const struct memory_region *r = memory_find(&areas->memory, gpa, n ? n : 1);
 
 	if (r)
-		return (int)r->tag;
+		return (struct area *)&areas->list[r->tag];
 	for (unsigned i = 0; n == 0 && i < areas->n; i++)
-		if (gpa >= areas->list[i].gpa && gpa - areas->list[i].gpa <= areas->list[i].size)
-			return (int)i;
-	return -1;
+		if (areas->list[i].gpa + areas->list[i].size == gpa)
+			return (struct area *)&areas->list[i];
+	return NULL;
 }
 
-/** As find(), when the host has @right there; @verb says what it is for. */
-static int find_for_host(
-	const struct areas *areas, uint64_t gpa, uint64_t n, unsigned right, const char *verb, struct husk_error *err)
+static int not_found(uint64_t gpa, size_t n, struct husk_error *err)
 {
-	int at = find(areas, gpa, n);
+	return error_set(
+		err, -EFAULT, "0x%zx bytes at 0x%" PRIx64 " are not in one piece of the sandbox's memory", n, gpa);
+}
 
-	if (at < 0)
-		return error_set(err, -EFAULT,
-			"0x%" PRIx64 " bytes at 0x%" PRIx64 " are not in one piece of the sandbox's memory", n, gpa);
-	const struct area *area = &areas->list[at];
+/** May the host do with @n bytes at @offset of @area what @right allows and @verb says? */
+static int check_access(
+	const struct area *area, uint64_t offset, size_t n, unsigned right, const char *verb, struct husk_error *err)
+{
 	if (!(area->rights & right))
 		return error_set(err, -EACCES, "%s%s%s at 0x%" PRIx64 " is not for the host to %s",
 			kind_names[area->kind], area->name[0] ? " " : "", area->name, area->gpa, verb);
-	return at;
+	if (offset > area->size || n > area->size - offset)
+		return error_set(err, -ERANGE,
+			"0x%zx bytes at offset 0x%" PRIx64 " are not in %s%s%s, which has 0x%" PRIx64, n, offset,
+			kind_names[area->kind], area->name[0] ? " " : "", area->name, area->size);
+	return 0;
+}
+
+/** Note that [@offset, @offset + @n) of @area was written; @n is not 0. */
+static void mark(struct area *area, uint64_t offset, uint64_t n)
+{
+	for (uint64_t page = offset / SANDBOX_PAGE, last = (offset + n - 1) / SANDBOX_PAGE; page <= last; page++)
+		area->dirty[page / WORD_BITS] |= 1ul << page % WORD_BITS;
+}
+
+int area_read(const struct area *area, uint64_t offset, void *buf, size_t n, struct husk_error *err)
+{
+	int rc = check_access(area, offset, n, HUSK_SANDBOX_HOST_R, "read", err);
+
+	if (rc == 0)
+		memory_copy(buf, area->host + offset, n);
+	return rc;
+}
+
+int area_write(struct area *area, uint64_t offset, const void *buf, size_t n, struct husk_error *err)
+{
+	int rc = check_access(area, offset, n, HUSK_SANDBOX_HOST_W, "write", err);
+
+	if (rc < 0)
+		return rc;
+	memory_copy(area->host + offset, buf, n);
+	if (n && area->dirty)
+		mark(area, offset, n);
+	return 0;
 }
 
 int areas_copy_out(const struct areas *areas, uint64_t gpa, void *buf, size_t n, struct husk_error *err)
 {
-	int at = find_for_host(areas, gpa, n, HUSK_SANDBOX_HOST_R, "read", err);
+	const struct area *area = find(areas, gpa, n);
 
-	if (at < 0)
-		return at;
-	memory_copy(buf, areas->list[at].host + (gpa - areas->list[at].gpa), n);
-	return 0;
-}
-
-/** Note that [@from, @from + @n) of @area, by distance from its start, was written; @n is not 0. */
-static void mark(struct area *area, uint64_t from, uint64_t n)
-{
-	for (uint64_t page = from / SANDBOX_PAGE, last = (from + n - 1) / SANDBOX_PAGE; page <= last; page++)
-		area->dirty[page / WORD_BITS] |= 1ul << page % WORD_BITS;
+	return area ? area_read(area, gpa - area->gpa, buf, n, err) : not_found(gpa, n, err);
 }
 
 int areas_copy_in(struct areas *areas, uint64_t gpa, const void *buf, size_t n, struct husk_error *err)
 {
-	int at = find_for_host(areas, gpa, n, HUSK_SANDBOX_HOST_W, "write", err);
+	struct area *area = find(areas, gpa, n);
 
-	if (at < 0)
-		return at;
-	struct area *area = &areas->list[at];
-	memory_copy(area->host + (gpa - area->gpa), buf, n);
-	if (n && area->dirty)
-		mark(area, gpa - area->gpa, n);
-	return 0;
+	return area ? area_write(area, gpa - area->gpa, buf, n, err) : not_found(gpa, n, err);
 }
 
 void areas_touched(struct areas *areas, uint64_t gpa, uint64_t n)
 {
-	const struct memory_region *r = memory_find(&areas->memory, gpa, n);
+	struct area *area = n ? find(areas, gpa, n) : NULL;
 
-	if (r && areas->list[r->tag].dirty)
-		mark(&areas->list[r->tag], gpa - r->gpa, n);
+	if (area && area->dirty)
+		mark(area, gpa - area->gpa, n);
 }
 
 /* ---- memslots and dirty pages ---- */

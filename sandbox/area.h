@@ -77,6 +77,9 @@ void areas_destroy(struct areas *areas);
  *  be 0, and then @gpa has to be in an area or at its end. */
 int areas_copy_out(const struct areas *areas, uint64_t gpa, void *buf, size_t n, struct husk_error *err);
 int areas_copy_in(struct areas *areas, uint64_t gpa, const void *buf, size_t n, struct husk_error *err);
+/** The same by offset from the start of one area. -EACCES, -ERANGE. */
+int area_read(const struct area *area, uint64_t offset, void *buf, size_t n, struct husk_error *err);
+int area_write(struct area *area, uint64_t offset, const void *buf, size_t n, struct husk_error *err);
 /** Where [@gpa, @gpa + @n) lies, rights or not; NULL: not in one area. For the library's own frames, tables and names. */
 void *areas_at(const struct areas *areas, uint64_t gpa, uint64_t n);
 /** The host has written [@gpa, @gpa + @n), which areas_at() gave. */

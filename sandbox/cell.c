@@ -59,7 +59,7 @@ static int check_choice(const struct cells *cells, uint64_t gpa, struct husk_err
 	if (gpa % CELL_SIZE)
 		return error_set(err, -EINVAL, "a cell cannot be at 0x%" PRIx64 ", which is no multiple of 8", gpa);
 	if (gpa >= SANDBOX_ADDRESS_MAX)
-		return error_set(err, -ERANGE, "a cell cannot be at 0x%" PRIx64 ", which is not below 0x%llx", gpa,
+		return error_set(err, -EINVAL, "a cell cannot be at 0x%" PRIx64 ", which is not below 0x%llx", gpa,
 			SANDBOX_ADDRESS_MAX);
 	const struct cell *other = at_word(cells, gpa);
 	if (other)

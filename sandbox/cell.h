@@ -33,7 +33,7 @@ struct cells {
 
 /** Add a cell called @name, which is free and fits; @gpa may be HUSK_SANDBOX_ANYWHERE: @pages is where the default pages go,
  *  the host's first, the guest's behind it. Whether a chosen one is among the library's own is for the caller to see. -EINVAL,
- *  -ERANGE, -EEXIST, -ENOSPC, -ENOMEM; nothing has changed then. */
+ *  -EEXIST, -ENOSPC, -ENOMEM; nothing has changed then. */
 int cells_add(struct cells *cells, struct areas *areas, const char *name, enum husk_sandbox_cell_owner owner,
 	uint64_t gpa, uint64_t pages, unsigned *cell, struct husk_error *err);
 /** Add a cell as a snapshot had it: at @gpa, which is in a page of cells of @owner that is among the areas already. -EINVAL:
