@@ -3,9 +3,13 @@
  * codec.h - frames: the host's values into them, and the guest's out of them
  *
  * Theory of operation: writing checks the caller's values against the signature and fills a range of the input buffer, from its
- * start or behind the call frame. Reading is of what a hostile guest may still be changing: the header and then the slots are copied
- * out once each, checked, and only then the bytes that slots refer to are copied, once, to memory of the host's. After that the frame in
- * guest memory is not looked at again.
+ * start or behind the call frame; bytes of values begin at multiples of 8. Reading is of what a hostile guest may still be
+ * changing: the header and then the slots are copied out once each, checked, and only then the bytes that slots refer to are
+ * copied, once, to memory of the host's. After that the frame in guest memory is not looked at again.
+ *
+ * A guest's frame is right when: which, number and types of values are those expected; a number's unused bits and its offset
+ * are zero, a bool is 0 or 1; bytes lie within the frame, behind its slots (an empty value may have any offset within it),
+ * and are not more in sum than the frame has; a string has no NUL among them.
  */
 #ifndef SANDBOX_CODEC_H
 #define SANDBOX_CODEC_H
@@ -33,7 +37,9 @@ struct codec_values {
 
 void codec_values_clear(struct codec_values *values);
 
-/** What a guest's frame has to be; -EPROTO otherwise, with the reason; -ENOMEM. @from: @room bytes of guest memory. *@size: of the frame. */
+/** What a guest's frame has to be; -EPROTO otherwise, with the reason; -ENOMEM; then @out is untouched. @from: @room bytes of
+ *  guest memory. *@size (may be NULL): of the frame. A NUL follows all bytes of values, and those of the first one are at
+ *  out->bytes. */
 int codec_read_result(const void *from, uint64_t room, const struct signature *signature, struct codec_values *out,
 	uint64_t *size, struct husk_error *err);
 /** @message: SANDBOX_MESSAGE_MAX + 1 bytes, made printable. */

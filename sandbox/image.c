@@ -158,7 +158,9 @@ int husk_sandbox_image_load_bytes(const void *elf, size_t n, struct husk_sandbox
 			memcpy(copy, elf, n);
 		rc = build(copy, n, out, err);
 	}
-	return rc < 0 ? error_prefix(err, "load a program from memory") : 0;
+	if (rc < 0)
+		error_prefix(err, "load a program from memory");
+	return rc;
 }
 
 static int read_file(const char *path, struct buffer *bytes, struct husk_error *err)
@@ -186,7 +188,9 @@ int husk_sandbox_image_load(const char *path, struct husk_sandbox_image **out, s
 		size_t n = bytes.size;
 		rc = build(steal_pointer(&bytes.data), n, out, err);
 	}
-	return rc < 0 ? error_prefix(err, "load the program %s", path) : 0;
+	if (rc < 0)
+		error_prefix(err, "load the program %s", path);
+	return rc;
 }
 
 /* ---- what it has ---- */

@@ -2,20 +2,21 @@
 /*
  * image.h - a program for sandboxes: an ELF file, checked, relocated, and laid out for sharing
  *
- * Theory of operation: the file is read once into memory of our own and never looked at again on disk. Its segments are relocated
- * to SANDBOX_PROGRAM (layout.h) and written into one sealed memfd, in the order of their addresses:
+ * Theory of operation: the file is read once into memory of our own and never looked at again on disk. Its segments are
+ * relocated to SANDBOX_PROGRAM (layout.h) and written into one sealed memfd, in the order of their addresses:
  *
  *     the library's own pages (cpu.h) | what is read-only | data: what is writable, its zeroes included
  *
- * so that every sandbox of the program maps the first two parts as they are, and the third copy-on-write. A byte at guest address
- * A is at A - SANDBOX_SUPPORT of the memfd; pages between segments are zeroes there, and not the guest's (segments[] says which
- * are). What the program says of itself (protocol.h, struct sandbox_program) is parsed here, too: exports, imports, symbols.
+ * so that every sandbox of the program maps the first two parts as they are, and the third copy-on-write. A byte at guest
+ * address A is at A - SANDBOX_SUPPORT of the memfd; pages between segments are zeroes there, and not the guest's (segments[]
+ * says which are). What the program says of itself (protocol.h, struct sandbox_program) is parsed here, too: exports,
+ * imports, symbols.
  *
- * Everything in the file is a stranger's: sizes, offsets and counts are checked before they are used, in 64 bits (elf_file.h). All
- * non-writable PT_LOADs lie below all writable ones; pages do not have two owners; no segment is writable and executable;
- * relocations are R_X86_64_RELATIVE only, and are done before the memfd is sealed, so that constants with addresses in them can be
- * read-only; nothing is left to a dynamic linker. The first segment begins below 2 MiB. A symbol table that lies costs names in
- * diagnostics and nothing else.
+ * Everything in the file is a stranger's: sizes, offsets and counts are checked before they are used, in 64 bits
+ * (elf_file.h). All non-writable PT_LOADs lie below all writable ones; pages do not have two owners; no segment is writable
+ * and executable; relocations are R_X86_64_RELATIVE only, and are done before the memfd is sealed, so that constants with
+ * addresses in them can be read-only; nothing is left to a dynamic linker. The first segment begins below 2 MiB. A symbol
+ * table that lies costs names in diagnostics and nothing else.
  *
  * Files: elf_file.c (the format), program.c (exports and imports), symbols.c, image.c (all together, and /dev/kvm).
  */

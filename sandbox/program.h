@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* program.h - what an ELF file says of itself to husk: exports, imports (protocol.h, struct sandbox_program), and its symbols */
+/* program.h - what an ELF file says of itself to husk: exports, imports (protocol.h, struct sandbox_program), and its symbols
+ * */
 #ifndef SANDBOX_PROGRAM_H
 #define SANDBOX_PROGRAM_H
 

@@ -2,10 +2,10 @@
 /*
  * symbols.c - a program's symbols, for diagnostics
  *
- * Theory of operation: the symbol table is the one thing of the file that is not loaded and may be wrong without harm, so nothing
- * here fails because of it: what does not fit is left out. Functions and objects with a size are kept, sorted by address; of those
- * at the same address the longest counts. Names stay where they are, in the image's copy of the file, behind which the string
- * table's own last byte, a NUL, ends the last one.
+ * Theory of operation: the symbol table is the one thing of the file that is not loaded and may be wrong without harm, so
+ * nothing here fails because of it: what does not fit is left out. Functions and objects with a size are kept, sorted by
+ * address; of those at the same address the longest counts. Names stay where they are, in the image's copy of the file,
+ * behind which the string table's own last byte, a NUL, ends the last one.
  */
 #include "sandbox/program.h"
 
