@@ -48,6 +48,11 @@ static void ask(int fd, struct kvm_caps *caps)
 	caps->x2apic = extension(fd, KVM_CAP_X2APIC_API);
 	caps->set_tss_addr = extension(fd, KVM_CAP_SET_TSS_ADDR);
 	caps->set_identity_map = extension(fd, KVM_CAP_SET_IDENTITY_MAP_ADDR);
+	caps->xsave = extension(fd, KVM_CAP_XSAVE);
+	caps->xcrs = extension(fd, KVM_CAP_XCRS);
+	caps->debugregs = extension(fd, KVM_CAP_DEBUGREGS);
+	caps->vcpu_events = extension(fd, KVM_CAP_VCPU_EVENTS);
+	caps->msr_filter = extension(fd, KVM_CAP_X86_MSR_FILTER);
 #endif
 	if (!caps->memslots_max)
 		caps->memslots_max = 32; /* API 4.4: what every KVM has had */

@@ -25,7 +25,7 @@
 /** What this host's KVM offers. */
 struct kvm_caps {
 	bool irqchip, pit2, irqfd, ioeventfd, immediate_exit, tsc_deadline, x2apic, readonly_memory, mp_state,
-		set_tss_addr, set_identity_map;
+		set_tss_addr, set_identity_map, xsave, xcrs, debugregs, vcpu_events, msr_filter;
 	unsigned vcpus_max, memslots_max;
 };
 
