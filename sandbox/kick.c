@@ -1,0 +1,158 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* kick.c - deadlines and cancels (theory of operation: kick.h) */
+#include "sandbox/kick.h"
+
+#include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#define KERNEL_SIGSET_SIZE 8 /* bytes of the kernel's own signal set, 64 signals */
+
+uint64_t kick_now(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
+}
+
+void kick_init(struct kick *kick, int signal)
+{
+	*kick = (struct kick){.signal = signal, .lock = PTHREAD_MUTEX_INITIALIZER};
+}
+
+static void drop_timer(struct kick *kick)
+{
+	if (kick->timer_thread)
+		timer_delete(kick->timer);
+	kick->timer_thread = 0;
+}
+
+void kick_destroy(struct kick *kick)
+{
+	drop_timer(kick);
+	pthread_mutex_destroy(&kick->lock);
+}
+
+static sigset_t only(int signal)
+{
+	sigset_t set;
+
+	sigemptyset(&set);
+	sigaddset(&set, signal);
+	return set;
+}
+
+/** While it runs the guest, KVM lets through what the caller's thread does, and the kick. */
+static int tell_kvm(struct kick *kick, const struct kvm_vcpu *vcpu, struct husk_error *err)
+{
+	struct {
+		struct kvm_signal_mask head;
+		uint8_t set[KERNEL_SIGSET_SIZE];
+	} mask = {.head.len = KERNEL_SIGSET_SIZE};
+	sigset_t set = kick->before;
+
+	sigdelset(&set, kick->signal);
+	if (kick->tells && memcmp(&set, &kick->told, KERNEL_SIGSET_SIZE) == 0)
+		return 0;
+	memcpy(mask.head.sigset, &set, KERNEL_SIGSET_SIZE);
+	long rc = kvm_ioctl(vcpu->fd, KVM_SET_SIGNAL_MASK, &mask, "tell which signals interrupt the guest", err);
+	if (rc < 0)
+		return (int)rc;
+	kick->told = set;
+	kick->tells = true;
+	return 0;
+}
+
+/** The timer of the thread that calls; it is kept, since most sandboxes are called from one thread only. */
+static int start_timer(struct kick *kick, pid_t thread, struct husk_error *err)
+{
+	struct itimerspec when = {.it_value = {.tv_sec = (time_t)(kick->deadline / 1000000000),
+					  .tv_nsec = (long)(kick->deadline % 1000000000)}};
+
+	if (kick->timer_thread != thread) {
+		struct sigevent event = {.sigev_notify = SIGEV_THREAD_ID, .sigev_signo = kick->signal};
+		event._sigev_un._tid = thread;
+		drop_timer(kick);
+		if (timer_create(CLOCK_MONOTONIC, &event, &kick->timer) < 0)
+			return error_errno(err, "make the timer of a deadline");
+		kick->timer_thread = thread;
+	}
+	if (timer_settime(kick->timer, TIMER_ABSTIME, &when, NULL) < 0)
+		return error_errno(err, "start the timer of a deadline");
+	return 0;
+}
+
+static void stop_timer(struct kick *kick)
+{
+	static const struct itimerspec never;
+
+	if (kick->timer_thread)
+		timer_settime(kick->timer, 0, &never, NULL);
+}
+
+static void take_pending(const struct kick *kick)
+{
+	static const struct timespec no_time;
+	const sigset_t set = only(kick->signal);
+
+	while (sigtimedwait(&set, NULL, &no_time) > 0 || errno == EINTR)
+		errno = 0;
+}
+
+int kick_begin(struct kick *kick, const struct kvm_vcpu *vcpu, uint64_t timeout_ns, struct husk_error *err)
+{
+	const sigset_t set = only(kick->signal);
+	pid_t thread = gettid();
+	uint64_t now = timeout_ns ? kick_now() : 0;
+
+	pthread_sigmask(SIG_BLOCK, &set, &kick->before);
+	int rc = tell_kvm(kick, vcpu, err);
+	kick->deadline = !timeout_ns ? 0 : timeout_ns < UINT64_MAX / 2 - now ? now + timeout_ns : UINT64_MAX / 2;
+	if (rc == 0 && timeout_ns)
+		rc = start_timer(kick, thread, err);
+	if (rc < 0) {
+		pthread_sigmask(SIG_SETMASK, &kick->before, NULL);
+		return rc;
+	}
+	__atomic_store_n(&kick->canceled, false, __ATOMIC_SEQ_CST);
+	pthread_mutex_lock(&kick->lock);
+	kick->thread = thread;
+	kick->running = true;
+	pthread_mutex_unlock(&kick->lock);
+	return 0;
+}
+
+void kick_end(struct kick *kick)
+{
+	pthread_mutex_lock(&kick->lock);
+	kick->running = false;
+	pthread_mutex_unlock(&kick->lock);
+	if (kick->deadline)
+		stop_timer(kick);
+	if (kick->deadline || __atomic_load_n(&kick->canceled, __ATOMIC_SEQ_CST))
+		take_pending(kick);
+	pthread_sigmask(SIG_SETMASK, &kick->before, NULL);
+}
+
+int kick_check(struct kick *kick, bool interrupted)
+{
+	if (interrupted)
+		take_pending(kick);
+	if (__atomic_load_n(&kick->canceled, __ATOMIC_SEQ_CST))
+		return -ECANCELED;
+	return kick->deadline && kick_now() >= kick->deadline ? -ETIMEDOUT : 0;
+}
+
+int kick_cancel(struct kick *kick)
+{
+	int rc = -ESRCH;
+
+	pthread_mutex_lock(&kick->lock);
+	if (kick->running) {
+		__atomic_store_n(&kick->canceled, true, __ATOMIC_SEQ_CST);
+		rc = tgkill(getpid(), kick->thread, kick->signal) < 0 ? -errno : 0;
+	}
+	pthread_mutex_unlock(&kick->lock);
+	return rc;
+}
