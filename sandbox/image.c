@@ -215,7 +215,7 @@ int husk_sandbox_image_import(const struct husk_sandbox_image *image, size_t ind
 	return 0;
 }
 
-int image_find(const struct husk_sandbox_image *image, const char *name)
+int image_find_export(const struct husk_sandbox_image *image, const char *name)
 {
 	unsigned low = 0, high = image->n_exports;
 

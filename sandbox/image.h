@@ -67,7 +67,7 @@ struct husk_sandbox_image *image_ref(struct husk_sandbox_image *image);
 /** Same as husk_sandbox_image_free(). */
 void image_unref(struct husk_sandbox_image *image);
 /** Number of the export called @name, or -ENOENT. */
-int image_find(const struct husk_sandbox_image *image, const char *name);
+int image_find_export(const struct husk_sandbox_image *image, const char *name);
 /** "name+0x1c", or "" when no symbol covers @at. A name that does not fit into @room is cut, and printable always. */
 void image_symbol(const struct husk_sandbox_image *image, uint64_t at, char *text, size_t room);
 /** /dev/kvm, opened when first asked for and shared by all sandboxes of the image. -ENODEV, -EACCES, -ENOTSUP. */

@@ -26,41 +26,51 @@
 /** One function of the host's. */
 struct host_function {
 	struct signature signature;
-	husk_sandbox_function *function; /* NULL: print */
+	husk_sandbox_function *function;
 	void *data;
 };
 
 struct husk_sandbox {
-	struct husk_sandbox_image *image;
+	struct husk_sandbox_image *image; /* owned reference */
 	struct husk_sandbox_snapshot *born_of; /* owned reference, or NULL: what it starts as */
-	struct husk_sandbox_snapshot
-		*synced; /* owned reference; what the dirty bits count from. NULL: from the start */
+	struct husk_sandbox_snapshot *synced; /* owned reference; what the dirty bits count from. NULL: from the start */
 	struct husk_sandbox_config config;
 	enum husk_sandbox_state state; /* atomic; written by the owner */
-	int owner; /* atomic: 1 while somebody is in */
+	bool owned; /* atomic: somebody is in */
+	bool released; /* it holds nothing any more */
 
 	struct host_function *functions; /* [0] is print */
 	unsigned n_functions;
-	unsigned *imports; /* which of functions each import is; made by the start */
+	unsigned *imports; /* which of functions each import of the program is; made by the start */
 
 	pthread_mutex_t memory_lock;
 	struct areas areas;
 	struct cells cells;
 	struct sandbox_places places;
 
+	const struct kvm *kvm; /* the image's; NULL before the start */
 	struct kvm_vm vm;
 	struct kvm_vcpu vcpu;
-	struct cpu_state birth; /* registers at the first entry */
-	bool completes; /* the last KVM_RUN left an access that the next one completes */
+	struct cpu_features features;
 	struct kick kick;
+	uint8_t *input, *output; /* the buffers in this process, of config.input and config.output bytes */
 	uint64_t call_size; /* of the call frame in the input buffer, rounded up to 16; 0: none */
 
 	struct husk_sandbox_report report;
 	struct husk_sandbox_stats stats;
 };
 
-/** Become the owner; @allowed is a set of 1 << state. -EBUSY, -ESHUTDOWN, -ENOTRECOVERABLE, -EINVAL: @what cannot be done now. */
+/** A set of states for sandbox_enter(). */
+#define IN_STATE(state) (1u << (state))
+#define IN_ANY_STATE (~0u)
+
+/** Become the owner. -EBUSY (somebody is in), or, when it is in none of the states @allowed, -ESHUTDOWN, -ENOTRECOVERABLE or
+ *  -EINVAL: @what, "call a function", cannot be done now. */
 int sandbox_enter(struct husk_sandbox *sandbox, unsigned allowed, const char *what, struct husk_error *err);
 void sandbox_leave(struct husk_sandbox *sandbox);
+void sandbox_set_state(struct husk_sandbox *sandbox, enum husk_sandbox_state state);
+/** Note why a call ended, in the report and in @err; returns @code. */
+__attribute__((format(printf, 5, 6))) int sandbox_blame(struct husk_sandbox *sandbox, enum husk_sandbox_reason reason,
+	int code, struct husk_error *err, const char *format, ...);
 
 #endif

@@ -89,9 +89,9 @@ static void check_functions(const struct husk_sandbox_image *image)
 	CHECK(husk_sandbox_image_import(image, 0, &function, &err) == 0 && strcmp(function.name, "print") == 0,
 		"print is what it needs of the host");
 	CHECK(husk_sandbox_image_import(image, 1, &function, &err) == -ENOENT, "and nothing else");
-	CHECK(image_find(image, "add") == 0 && image_find(image, "greet") == 1, "functions are found by name");
-	CHECK(image_find(image, "gree") == -ENOENT && image_find(image, "print") == -ENOENT &&
-			image_find(image, "") == -ENOENT,
+	CHECK(image_find_export(image, "add") == 0 && image_find_export(image, "greet") == 1, "functions are found by name");
+	CHECK(image_find_export(image, "gree") == -ENOENT && image_find_export(image, "print") == -ENOENT &&
+			image_find_export(image, "") == -ENOENT,
 		"others are not");
 }
 
