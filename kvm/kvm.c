@@ -106,7 +106,9 @@ int kvm_vm_memslot(const struct kvm_vm *vm, uint32_t slot, uint64_t gpa, uint64_
 		.userspace_addr = (uintptr_t)host,
 	};
 	long rc = kvm_ioctl(vm->fd, KVM_SET_USER_MEMORY_REGION, &region, "map guest memory", err);
-	return rc < 0 ? error_prefix(err, "%" PRIu64 " bytes at 0x%" PRIx64, size, gpa) : 0;
+	if (rc < 0)
+		error_prefix(err, "%" PRIu64 " bytes at 0x%" PRIx64, size, gpa);
+	return rc < 0 ? (int)rc : 0;
 }
 
 int kvm_vm_irqchip(
