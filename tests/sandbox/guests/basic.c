@@ -1,0 +1,645 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * basic.c - a sandbox program for the tests: values of each type, state, memory, and ways to go wrong
+ *
+ * Compiled with -mgeneral-regs-only, so that hosts which interpret guest code run it. It needs no function of the
+ * host's but print. Each function says what it does; tests call them by name. Functions of the host's are called by
+ * host.c, floating point is in floats.c, and hostile.c breaks the protocol.
+ */
+#include <husk/sandbox.h>
+
+/* ---- values ---- */
+
+/** Nothing, as fast as it goes. */
+static void nothing(void)
+{
+}
+HUSK_EXPORT(void, nothing);
+
+/* Each type in and out. */
+#define ECHO(type)                                                                                                     \
+	static HUSK_C_##type echo_##type(HUSK_C_##type value)                                                          \
+	{                                                                                                              \
+		return value;                                                                                          \
+	}                                                                                                              \
+	HUSK_EXPORT(type, echo_##type, type)
+
+ECHO(i32);
+ECHO(u32);
+ECHO(i64);
+ECHO(u64);
+ECHO(string);
+ECHO(bytes);
+
+static bool echo_bool(bool value)
+{
+	return value;
+}
+HUSK_EXPORT(bool, echo_bool, bool);
+
+/** a + b, around at the end. */
+static int32_t add(int32_t a, int32_t b)
+{
+	return (int32_t)((uint32_t)a + (uint32_t)b);
+}
+HUSK_EXPORT(i32, add, i32, i32);
+
+/** One of each type: the sum of the numbers and the lengths. */
+static int64_t one_of_each(int32_t a, uint32_t b, int64_t c, uint64_t d, bool e, const char *f, struct husk_bytes g)
+{
+	return a + (int64_t)b + c + (int64_t)d + e + (int64_t)strlen(f) + (int64_t)g.size;
+}
+HUSK_EXPORT(i64, one_of_each, i32, u32, i64, u64, bool, string, bytes);
+
+/** The most arguments there can be; argument number i, counted from 1, counts i times. */
+static int64_t most(int64_t a1, int64_t a2, int64_t a3, int64_t a4, int64_t a5, int64_t a6, int64_t a7, int64_t a8,
+	int64_t a9, int64_t a10, int64_t a11, int64_t a12, int64_t a13, int64_t a14, int64_t a15, int64_t a16,
+	int64_t a17, int64_t a18, int64_t a19, int64_t a20, int64_t a21, int64_t a22, int64_t a23, int64_t a24,
+	int64_t a25, int64_t a26, int64_t a27, int64_t a28, int64_t a29, int64_t a30, int64_t a31, int64_t a32)
+{
+	const int64_t all[] = {a1, a2, a3, a4, a5, a6, a7, a8, a9, a10, a11, a12, a13, a14, a15, a16, a17, a18, a19,
+		a20, a21, a22, a23, a24, a25, a26, a27, a28, a29, a30, a31, a32};
+	int64_t sum = 0;
+
+	for (int i = 0; i < 32; i++)
+		sum += all[i] * (i + 1);
+	return sum;
+}
+HUSK_EXPORT(i64, most, i64, i64, i64, i64, i64, i64, i64, i64, i64, i64, i64, i64, i64, i64, i64, i64, i64, i64, i64,
+	i64, i64, i64, i64, i64, i64, i64, i64, i64, i64, i64, i64, i64);
+
+/** "hello, NAME" */
+static const char *hello(const char *name)
+{
+	static char text[256];
+
+	husk_snprintf(text, sizeof(text), "hello, %s", name);
+	return text;
+}
+HUSK_EXPORT(string, hello, string);
+
+/** The bytes, the last one first; fails with 12 when the heap has not the room. */
+static struct husk_bytes reverse(struct husk_bytes in)
+{
+	static unsigned char *last;
+	const unsigned char *from = in.data;
+
+	free(last);
+	last = malloc(in.size);
+	if (!last)
+		husk_fail(12, "no memory for %zu bytes", in.size);
+	for (size_t i = 0; last && i < in.size; i++)
+		last[i] = from[in.size - 1 - i];
+	return (struct husk_bytes){last, last ? in.size : 0};
+}
+HUSK_EXPORT(bytes, reverse, bytes);
+
+/** Are the bytes 0, 1, 2, … 255, 0, …? */
+static bool is_ramp(struct husk_bytes in)
+{
+	const unsigned char *from = in.data;
+
+	for (size_t i = 0; i < in.size; i++)
+		if (from[i] != (unsigned char)i)
+			return false;
+	return true;
+}
+HUSK_EXPORT(bool, is_ramp, bytes);
+
+/** @n bytes 0, 1, 2, …, from the heap, which must have the room (code 12). */
+static struct husk_bytes ramp(uint64_t n)
+{
+	static unsigned char *last;
+
+	free(last);
+	last = malloc(n);
+	if (!last)
+		husk_fail(12, "no memory for %llu bytes", (unsigned long long)n);
+	for (size_t i = 0; last && i < n; i++)
+		last[i] = (unsigned char)i;
+	return (struct husk_bytes){last, last ? n : 0};
+}
+HUSK_EXPORT(bytes, ramp, u64);
+
+/** A NULL string, which is an empty one. */
+static const char *null_string(void)
+{
+	return NULL;
+}
+HUSK_EXPORT(string, null_string);
+
+/* ---- errors ---- */
+
+/** Fail with @code and @message; the sandbox stays usable. */
+static int32_t fail(int32_t code, const char *message)
+{
+	husk_fail(code, "%s", message);
+	return 1;
+}
+HUSK_EXPORT(i32, fail, i32, string);
+
+/** Abort with @code and @message. */
+static void abort_with(int32_t code, const char *message)
+{
+	husk_abort(code, "%s", message);
+}
+HUSK_EXPORT(void, abort_with, i32, string);
+
+/* ---- state ---- */
+
+static uint64_t count = 1000;
+
+/** Add @n to a counter, which began at 1000; returns it. */
+static uint64_t counter(uint64_t n)
+{
+	return count += n;
+}
+HUSK_EXPORT(u64, counter, u64);
+
+static int constructed;
+
+__attribute__((constructor)) static void construct(void)
+{
+	constructed += 1;
+}
+
+void husk_init(void)
+{
+	constructed += 10;
+}
+
+/** 11: the constructor and husk_init() have run once each. */
+static int32_t initialized(void)
+{
+	return constructed;
+}
+HUSK_EXPORT(i32, initialized);
+
+static unsigned char *pages;
+
+/** Write @value to the first byte of each of @n pages of the heap, always the same ones; code 12 without the room. */
+static void touch(uint32_t n, uint32_t value)
+{
+	const size_t page = 4096;
+
+	if (!pages)
+		pages = aligned_alloc(page, n * page);
+	if (!pages)
+		husk_fail(12, "no memory for %u pages", n);
+	for (size_t i = 0; pages && i < n; i++)
+		*(volatile unsigned char *)&pages[i * page] = (unsigned char)value;
+}
+HUSK_EXPORT(void, touch, u32, u32);
+
+/** What touch() wrote to page @i. */
+static uint32_t touched(uint32_t i)
+{
+	return pages ? *(volatile unsigned char *)&pages[i * 4096ull] : 0;
+}
+HUSK_EXPORT(u32, touched, u32);
+
+/** The sum of everything that can change from data's start to its end, and of the heap's first @n bytes. */
+static uint64_t checksum(uint64_t n)
+{
+	const struct sandbox_range data = husk_info()->data, heap = husk_info()->heap;
+	uint64_t sum = 0;
+
+	for (uint64_t i = 0; i < data.size / 8; i++)
+		sum = sum * 31 + ((volatile uint64_t *)data.at)[i];
+	for (uint64_t i = 0; i < n / 8 && i < heap.size / 8; i++)
+		sum = sum * 31 + ((volatile uint64_t *)heap.at)[i];
+	return sum;
+}
+HUSK_EXPORT(u64, checksum, u64);
+
+/* ---- text ---- */
+
+/** Print @text and a line's end. */
+static void print(const char *text)
+{
+	husk_printf("%s\n", text);
+}
+HUSK_EXPORT(void, print, string);
+
+/** Print a line for each number from 1 to @n. */
+static void print_lines(uint32_t n)
+{
+	for (uint32_t i = 1; i <= n; i++)
+		husk_printf("line %u of %u\n", i, n);
+}
+HUSK_EXPORT(void, print_lines, u32);
+
+/** Print one text of @n bytes, all 'x': what does not fit into the output buffer is cut off. */
+static void print_long(uint64_t n)
+{
+	char *text = malloc(n);
+
+	if (text)
+		memset(text, 'x', n);
+	else
+		husk_fail(12, "no memory for %llu bytes", (unsigned long long)n);
+	husk_print(text, text ? n : 0);
+	free(text);
+}
+HUSK_EXPORT(void, print_long, u64);
+
+/* ---- what the host shares ---- */
+
+static volatile unsigned char *region_at(const char *name, uint64_t offset)
+{
+	size_t size;
+	volatile unsigned char *region = husk_region(name, &size);
+
+	if (region && offset < size)
+		return region + offset;
+	husk_fail(2, "no byte %llu in a region '%s'", (unsigned long long)offset, name);
+	return NULL;
+}
+
+/** The size of region @name; 0: the program has none of that name, or may not read it. */
+static uint64_t region_size(const char *name)
+{
+	size_t size;
+
+	return husk_region(name, &size) ? size : 0;
+}
+HUSK_EXPORT(u64, region_size, string);
+
+/** A byte of a region; code 2 when it is not there. */
+static uint32_t region_read(const char *name, uint64_t offset)
+{
+	volatile unsigned char *at = region_at(name, offset);
+
+	return at ? *at : 0;
+}
+HUSK_EXPORT(u32, region_read, string, u64);
+
+/** Write a byte of a region: a fault, when the program may only read it. */
+static void region_write(const char *name, uint64_t offset, uint32_t value)
+{
+	volatile unsigned char *at = region_at(name, offset);
+
+	if (at)
+		*at = (unsigned char)value;
+}
+HUSK_EXPORT(void, region_write, string, u64, u32);
+
+static volatile uint64_t *cell_at(const char *name)
+{
+	volatile uint64_t *cell = husk_cell(name);
+
+	if (!cell)
+		husk_fail(2, "no cell '%s'", name);
+	return cell;
+}
+
+/** The value of a cell; code 2 when it is not there. */
+static uint64_t cell_load(const char *name)
+{
+	volatile uint64_t *cell = cell_at(name);
+
+	return cell ? husk_cell_load(cell) : 0;
+}
+HUSK_EXPORT(u64, cell_load, string);
+
+/** Write a cell; one of the host's is read-only. */
+static void cell_store(const char *name, uint64_t value)
+{
+	volatile uint64_t *cell = cell_at(name);
+
+	if (cell)
+		husk_cell_store(cell, value);
+}
+HUSK_EXPORT(void, cell_store, string, u64);
+
+/** Load cell @name until it is @last; returns how many values had two halves that differ, or were less than the one before.
+ *  The host only ever writes values whose halves are equal. */
+static uint64_t cell_poll(const char *name, uint64_t last)
+{
+	volatile uint64_t *cell = cell_at(name);
+	uint64_t torn = 0, before = 0, value = 0;
+
+	while (cell && value != last) {
+		value = husk_cell_load(cell);
+		torn += (uint32_t)value != value >> 32 || value < before;
+		before = value;
+	}
+	return torn;
+}
+HUSK_EXPORT(u64, cell_poll, string, u64);
+
+/** Write 1, 2, … @n to the guest's cell @name. */
+static void cell_count(const char *name, uint64_t n)
+{
+	volatile uint64_t *cell = cell_at(name);
+
+	for (uint64_t i = 1; cell && i <= n; i++)
+		husk_cell_store(cell, i);
+}
+HUSK_EXPORT(void, cell_count, string, u64);
+
+/* ---- memory ---- */
+
+/** malloc, realloc and free in an order that @seed chooses, @rounds times, each block with a pattern that is checked;
+ *  returns how many bytes were wrong. */
+static uint64_t heap_stress(uint64_t seed, uint32_t rounds)
+{
+	static struct {
+		unsigned char *at;
+		size_t size;
+	} blocks[64];
+	uint64_t wrong = 0;
+
+	for (uint32_t round = 0; round < rounds; round++) {
+		seed = seed * 6364136223846793005ull + 1442695040888963407ull;
+		unsigned i = seed >> 58;
+		size_t size = seed >> 32 & 2047, kept = blocks[i].size < size ? blocks[i].size : size;
+		unsigned char *at = realloc(blocks[i].at, size);
+		if (!at)
+			continue;
+		for (size_t k = 0; k < kept; k++)
+			wrong += at[k] != (unsigned char)(i + k);
+		for (size_t k = 0; k < size; k++)
+			at[k] = (unsigned char)(i + k);
+		blocks[i].at = at;
+		blocks[i].size = size;
+	}
+	for (unsigned i = 0; i < 64; i++) {
+		free(blocks[i].at);
+		blocks[i].at = NULL;
+		blocks[i].size = 0;
+	}
+	return wrong;
+}
+HUSK_EXPORT(u64, heap_stress, u64, u32);
+
+/** How much one malloc() gets, to the nearest KiB. */
+static uint64_t heap_most(void)
+{
+	uint64_t low = 0, high = 1ull << 32;
+
+	while (high - low > 1024) {
+		uint64_t middle = (low + high) / 2;
+		void *block = malloc(middle);
+		if (block)
+			low = middle;
+		else
+			high = middle;
+		free(block);
+	}
+	return low;
+}
+HUSK_EXPORT(u64, heap_most);
+
+/** Free a block twice: aborts. */
+static void double_free(void)
+{
+	void *volatile block = malloc(100);
+
+	free(block);
+	free(block);
+}
+HUSK_EXPORT(void, double_free);
+
+/** Write beyond a block's end: aborts when it is freed. */
+static void overrun(void)
+{
+	void *volatile before = malloc(32), *volatile after = malloc(32);
+
+	memset(before, 'x', 48);
+	free(after);
+	free(before);
+}
+HUSK_EXPORT(void, overrun);
+
+/** Where things lie: 0 program, 1 data, 2 heap, 3 stack, 4 input, 5 output. */
+static uint64_t where(uint32_t what)
+{
+	const struct sandbox_info *info = husk_info();
+	const struct sandbox_range *all[] = {
+		&info->program, &info->data, &info->heap, &info->stack, &info->input, &info->output};
+
+	return what < sizeof(all) / sizeof(all[0]) ? all[what]->at : 0;
+}
+HUSK_EXPORT(u64, where, u32);
+
+/* ---- faults ---- */
+
+/** Call itself without end, until the stack is used up: a page fault in the guard. */
+static uint64_t recurse(uint64_t n)
+{
+	volatile char here[256];
+
+	here[n % sizeof(here)] = (char)n;
+	if (n == UINT64_MAX) /* keeps the compiler from a warning, and is out of reach */
+		return 0;
+	return recurse(n + 1) + (uint64_t)here[0];
+}
+HUSK_EXPORT(u64, recurse, u64);
+
+/** a / b: vector 0 for b = 0. */
+static int32_t divide(int32_t a, int32_t b)
+{
+	int32_t quotient, rest;
+
+	__asm__ volatile("cltd; idivl %3" : "=a"(quotient), "=&d"(rest) : "a"(a), "rm"(b));
+	return quotient + (rest & 0);
+}
+HUSK_EXPORT(i32, divide, i32, i32);
+
+/** An invalid opcode: vector 6. */
+static void ud2(void)
+{
+	__builtin_trap();
+}
+HUSK_EXPORT(void, ud2);
+
+/** Read 8 bytes at an address. */
+static uint64_t peek(uint64_t at)
+{
+	return *(volatile uint64_t *)at;
+}
+HUSK_EXPORT(u64, peek, u64);
+
+/** Write 8 bytes at an address: 0 for a null write. */
+static void poke(uint64_t at, uint64_t value)
+{
+	*(volatile uint64_t *)at = value;
+}
+HUSK_EXPORT(void, poke, u64, u64);
+
+static const uint64_t constant = 42;
+
+/** Write to the program's code. */
+static void write_code(void)
+{
+	void (*volatile code)(void) = nothing;
+
+	*(volatile unsigned char *)(uintptr_t)code = 0x90;
+}
+HUSK_EXPORT(void, write_code);
+
+/** Write to a constant. */
+static void write_constant(void)
+{
+	*(volatile uint64_t *)(uintptr_t)&constant = 43;
+}
+HUSK_EXPORT(void, write_constant);
+
+/** Run an instruction that lies in data: page fault, error code 0x11. */
+static void run_data(void)
+{
+	static unsigned char code[] = {0xc3};
+
+	((void (*)(void))(uintptr_t)code)();
+}
+HUSK_EXPORT(void, run_data);
+
+/** Run an instruction that lies on the stack. */
+static void run_stack(void)
+{
+	volatile unsigned char code[16] = {0xc3};
+
+	((void (*)(void))(uintptr_t)code)();
+}
+HUSK_EXPORT(void, run_stack);
+
+/** Smash the stack: aborts. */
+static void smash_stack(uint64_t n)
+{
+	char here[16];
+
+	memset((void *)(uintptr_t)(volatile char *)here, 'x', n);
+	__asm__ volatile("" : : "r"(here) : "memory");
+}
+HUSK_EXPORT(void, smash_stack, u64);
+
+/** Read a control register, which is allowed at privilege level 0: 0, 3 or 4. */
+static uint64_t read_cr(uint32_t which)
+{
+	uint64_t value = 0;
+
+	if (which == 0)
+		__asm__ volatile("mov %%cr0, %0" : "=r"(value));
+	else if (which == 3)
+		__asm__ volatile("mov %%cr3, %0" : "=r"(value));
+	else
+		__asm__ volatile("mov %%cr4, %0" : "=r"(value));
+	return value;
+}
+HUSK_EXPORT(u64, read_cr, u32);
+
+/** Write the same three. */
+static void write_cr(uint32_t which, uint64_t value)
+{
+	if (which == 0)
+		__asm__ volatile("mov %0, %%cr0" : : "r"(value) : "memory");
+	else if (which == 3)
+		__asm__ volatile("mov %0, %%cr3" : : "r"(value) : "memory");
+	else
+		__asm__ volatile("mov %0, %%cr4" : : "r"(value) : "memory");
+}
+HUSK_EXPORT(void, write_cr, u32, u64);
+
+/** Write a model-specific register. */
+static void write_msr(uint32_t which, uint64_t value)
+{
+	__asm__ volatile("wrmsr" : : "c"(which), "a"((uint32_t)value), "d"((uint32_t)(value >> 32)) : "memory");
+}
+HUSK_EXPORT(void, write_msr, u32, u64);
+
+/** Read one. */
+static uint64_t read_msr(uint32_t which)
+{
+	uint32_t low, high;
+
+	__asm__ volatile("rdmsr" : "=a"(low), "=d"(high) : "c"(which));
+	return (uint64_t)high << 32 | low;
+}
+HUSK_EXPORT(u64, read_msr, u32);
+
+/** Stop the CPU until an interrupt, which never comes. */
+static void halt(void)
+{
+	__asm__ volatile("hlt");
+}
+HUSK_EXPORT(void, halt);
+
+/** Let interrupts in, of which there are none, and halt. */
+static void halt_open(void)
+{
+	__asm__ volatile("sti; hlt");
+}
+HUSK_EXPORT(void, halt_open);
+
+/** Load an interrupt descriptor table of nothing and fault: the CPU shuts down. */
+static void triple_fault(void)
+{
+	struct {
+		uint16_t limit;
+		uint64_t at;
+	} __attribute__((packed)) none = {0, 0};
+
+	__asm__ volatile("lidt %0; ud2" : : "m"(none));
+}
+HUSK_EXPORT(void, triple_fault);
+
+/** A breakpoint: vector 3. */
+static void breakpoint(void)
+{
+	__asm__ volatile("int3");
+}
+HUSK_EXPORT(void, breakpoint);
+
+/** Write 4 bytes to a port. */
+static void port_out(uint32_t port, uint32_t value)
+{
+	__asm__ volatile("outl %0, %1" : : "a"(value), "Nd"((uint16_t)port));
+}
+HUSK_EXPORT(void, port_out, u32, u32);
+
+/** Write one byte to a port: 0xf0 is that of the library's exception stubs. */
+static void port_out_byte(uint32_t port, uint32_t value)
+{
+	__asm__ volatile("outb %0, %1" : : "a"((uint8_t)value), "Nd"((uint16_t)port));
+}
+HUSK_EXPORT(void, port_out_byte, u32, u32);
+
+/** Read 4 bytes from a port. */
+static uint32_t port_in(uint32_t port)
+{
+	uint32_t value;
+
+	__asm__ volatile("inl %1, %0" : "=a"(value) : "Nd"((uint16_t)port));
+	return value;
+}
+HUSK_EXPORT(u32, port_in, u32);
+
+/** Write @n bytes of the program to a port by one string instruction. */
+static void port_out_string(uint32_t port, uint64_t n)
+{
+	const void *from = &constant;
+
+	__asm__ volatile("rep outsb" : "+S"(from), "+c"(n) : "d"((uint16_t)port) : "memory");
+}
+HUSK_EXPORT(void, port_out_string, u32, u64);
+
+/** Never return. */
+static void spin(void)
+{
+	for (;;)
+		__asm__ volatile("pause");
+}
+HUSK_EXPORT(void, spin);
+
+/** Overwrite everything from data's start to the heap's end, its own stack excepted. */
+static void scribble(uint32_t value)
+{
+	const struct sandbox_range data = husk_info()->data, heap = husk_info()->heap;
+
+	for (uint64_t at = heap.at; at < heap.at + heap.size; at += 8)
+		*(volatile uint64_t *)at = 0x0101010101010101 * (uint8_t)value;
+	for (uint64_t at = data.at; at < data.at + data.size; at += 8)
+		*(volatile uint64_t *)at = 0x0101010101010101 * (uint8_t)value;
+}
+HUSK_EXPORT(void, scribble, u32);
