@@ -85,7 +85,8 @@ static int find_holes(struct husk_sandbox_snapshot *s, struct husk_error *err)
 
 int snapshot_open_memory(struct husk_sandbox_snapshot *s, struct husk_error *err)
 {
-	s->data = calloc(s->size / SANDBOX_PAGE / WORD_BITS + 1, sizeof(*s->data));
+	/* nothing_in_word() looks at the word behind that of any page. */
+	s->data = calloc(s->size / SANDBOX_PAGE / WORD_BITS + 2, sizeof(*s->data));
 	if (!s->data)
 		return error_set(err, -ENOMEM, "open a snapshot's memory: out of memory");
 	void *memory = mmap(NULL, s->size, PROT_READ, MAP_PRIVATE | MAP_NORESERVE, s->fd, (off_t)s->memory_offset);
@@ -302,11 +303,10 @@ static int check_likeness(
 static uint64_t copy_back(
 	const struct husk_sandbox_snapshot *snapshot, const struct snapshot_area *from, struct area *area)
 {
-	uint64_t words = area->size / SANDBOX_PAGE / WORD_BITS + 1, n = 0;
+	uint64_t first = 0, run, n = 0;
 
-	for (uint64_t w = 0; w < words; w++)
-		for (unsigned long left = area->dirty[w]; left; left &= left - 1, n++) {
-			uint64_t i = w * WORD_BITS + (unsigned)__builtin_ctzl(left);
+	for (; area_dirty_run(area, &first, &run); first += run, n += run)
+		for (uint64_t i = first; i < first + run; i++) {
 			uint8_t *to = area->host + i * SANDBOX_PAGE;
 			if (bit(snapshot->data, from->offset / SANDBOX_PAGE + i))
 				memcpy(to, snapshot->memory + from->offset + i * SANDBOX_PAGE, SANDBOX_PAGE);
