@@ -115,7 +115,7 @@ def verdict(status, said):
 
 
 class Hung(machine.Broken):
-    """The emulated host stands still. Two levels of emulation do that now and then, with any guest; it says nothing of husk."""
+    """The emulated host stands still, as two levels of emulation may (hold_a_vm() of inside.py tells of one cause)."""
 
 
 def run_case(lab, number, chosen, patience, repeated):
@@ -130,7 +130,9 @@ def run_case(lab, number, chosen, patience, repeated):
         status, broken = 125, str(error)
     said = collected.decode(errors="replace")
     if "does not answer" in broken and not repeated and not re.search(r"^not ok ", said, re.M):
-        print(f"# lab: the emulated host hung under {chosen.name}, which is repeated in a fresh one", flush=True)
+        print(f"# lab: the emulated host hung under {chosen.name}, which is repeated in a fresh one")
+        for line in broken.splitlines()[:1 + lab.smp]:
+            print(f"# lab: {line}", flush=True)
         raise Hung(broken)
     why = broken.splitlines()[0] if broken else verdict(status, said)
     for line in said.splitlines():

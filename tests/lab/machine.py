@@ -17,6 +17,7 @@ import fcntl
 import json
 import os
 import pathlib
+import re
 import select
 import shutil
 import signal
@@ -138,7 +139,7 @@ class Lab:
         self.kind, self.smp, self.memory, self.icount = kind, smp, memory, icount
         self.build = pathlib.Path(build or pathlib.Path(lib.HUSK).parent.parent)
         self.reader, self.frames, self.commands = wire.Reader(), [], 0
-        self.process, self.channel, self.folder, self.alive = None, None, None, None
+        self.process, self.channel, self.monitor, self.folder, self.alive = None, None, None, None, None
 
     def __enter__(self):
         made = subprocess.run([HERE / "root.sh", self.kind], check=True, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL)
@@ -159,8 +160,9 @@ class Lab:
             self.process.kill()
         if self.process:
             self.process.wait()
-        if self.channel:
-            self.channel.close()
+        for end in (self.channel, self.monitor):
+            if end:
+                end.close()
         shutil.rmtree(self.folder, ignore_errors=True)
         self.alive.close()
 
@@ -177,7 +179,7 @@ class Lab:
                        check=True, stdout=subprocess.DEVNULL)
         shutil.rmtree(staged)
 
-    def arguments(self, root, channel):
+    def arguments(self, root, channel, monitor):
         accel = "tcg,thread=single" if self.icount else "tcg,thread=multi"
         kernel = ('console=ttyS0 quiet panic=-1 mitigations=off nokaslr tsc=reliable no_timer_check root=/dev/nvme0n1 rootwait rw '
                   'init=/bin/sh -- -c "busybox mount -t devtmpfs dev /dev && busybox mount -t ext4 /dev/nvme0n2 /lab && exec /lab/init"')
@@ -190,15 +192,17 @@ class Lab:
                 "-drive", f"file={root}/root.img,id=root,snapshot=on,{disk}", "-device", "nvme-ns,drive=root,nsid=1",
                 "-drive", f"file={self.folder}/lab.img,id=lab,{disk}", "-device", "nvme-ns,drive=lab,nsid=2",
                 "-device", "virtio-serial-pci", "-chardev", f"socket,id=control,fd={channel}",
-                "-device", "virtserialport,chardev=control,name=lab.control"]
+                "-device", "virtserialport,chardev=control,name=lab.control",
+                "-chardev", f"socket,id=monitor,fd={monitor}", "-mon", "chardev=monitor,mode=readline"]
 
     def boot(self, root):
         begun = time.monotonic()
         self.channel, theirs = socket.socketpair()
-        with theirs, open(self.folder / "qemu", "wb") as errors:
-            self.process = subprocess.Popen(self.arguments(root, theirs.fileno()), stdin=subprocess.DEVNULL, stdout=errors,
-                                            stderr=errors, pass_fds=[theirs.fileno()], start_new_session=True, preexec_fn=die_with_parent,
-                                            env={**os.environ, "TMPDIR": str(self.folder)})
+        self.monitor, end = socket.socketpair()
+        with theirs, end, open(self.folder / "qemu", "wb") as errors:
+            self.process = subprocess.Popen(self.arguments(root, theirs.fileno(), end.fileno()), stdin=subprocess.DEVNULL, stdout=errors,
+                                            stderr=errors, pass_fds=[theirs.fileno(), end.fileno()], start_new_session=True,
+                                            preexec_fn=die_with_parent, env={**os.environ, "TMPDIR": str(self.folder)})
         while True:
             kind, _, payload = self.next(begun + BOOT_SECONDS)
             if kind == wire.HELLO:
@@ -220,6 +224,20 @@ class Lab:
                 said += (self.folder / name).read_bytes()[-16384:]
         return "\n".join(said.decode(errors="replace").replace("\r", "").splitlines()[-lines:])
 
+    def where(self):
+        """Where the lab's CPUs are, as QEMU's monitor tells: a line for each. What a lab that hangs leaves to look at."""
+        said, deadline = b"", time.monotonic() + 10
+        self.monitor.sendall(b"info registers -a\nquestion\n")
+        while b"unknown command: 'question'" not in said:
+            ready, _, _ = select.select([self.monitor], [], [], max(0, deadline - time.monotonic()))
+            data = self.monitor.recv(65536) if ready else b""
+            if not data:
+                return "QEMU's monitor does not answer, either"
+            said += data
+        found = re.findall(r"(CPU#\d+)\r?\n.*?(RIP=\w+ RFL=\w+).*?(CPL=\d).*?(HLT=\d).*?(CS =\w+).*?(GDT=\s*\w+).*?(CR0=\w+).*?(CR3=\w+)",
+                           said.decode(errors="replace"), re.S)
+        return "\n".join(" ".join(one) for one in found)
+
     def next(self, deadline, also=()):
         """The next frame; None when one of the descriptors @also is ready first, or when @deadline is over."""
         while not self.frames:
@@ -233,7 +251,7 @@ class Lab:
             elif ready or also:
                 return None
             else:
-                raise Broken(f"the lab does not answer; its console:\n{self.console()}")
+                raise Broken(f"the lab does not answer; its CPUs and its console:\n{self.where()}\n{self.console()}")
         return self.frames.pop(0)
 
     def send(self, kind, number, payload=b""):
