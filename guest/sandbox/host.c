@@ -8,7 +8,7 @@
  */
 #include "runtime.h"
 
-HUSK_TABLE("husk_imports")
+HUSK_TABLE("husk_imports.print")
 static const struct sandbox_import import_print = {(uint64_t) "print", SANDBOX_VOID, 1, {SANDBOX_STRING}};
 
 static void remember_error(int32_t code, const char *message, uint64_t n)

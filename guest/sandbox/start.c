@@ -13,6 +13,7 @@
 
 _Static_assert(sizeof(struct sandbox_program) == 40, "the note below has this form");
 
+/* clang-format off */
 __asm__(".section .text.husk_start, \"ax\", @progbits\n"
 	".globl husk_start\n"
 	".hidden husk_start\n"
@@ -22,20 +23,19 @@ __asm__(".section .text.husk_start, \"ax\", @progbits\n"
 	"	call runtime_start\n"
 	"	ud2\n"
 	".size husk_start, . - husk_start\n"
-
 	".section .note.husk, \"a\", @note\n"
 	".balign 4\n"
 	"	.long 5\n" /* bytes of the name */
 	"	.long 2f - 1f\n"
 	"	.long " TEXT(SANDBOX_NOTE_TYPE) "\n"
-						"	.asciz \"" SANDBOX_NOTE_NAME "\"\n"
-						"	.balign 4\n"
-						"1:	.long " TEXT(
+	"	.asciz \"" SANDBOX_NOTE_NAME "\"\n"
+	"	.balign 4\n"
+	"1:	.long " TEXT(
 							SANDBOX_PROTOCOL) "\n"
-									  "	.long 2f - 1b\n"
-									  "	.quad husk_exports - 1b\n"
-									  "	.quad husk_exports_end - 1b\n"
-									  "	.quad husk_imports - 1b\n"
-									  "	.quad husk_imports_end - 1b\n"
-									  "2:\n"
-									  ".text\n");
+	"	.long 2f - 1b\n"
+	"	.quad husk_exports - 1b\n"
+	"	.quad husk_exports_end - 1b\n"
+	"	.quad husk_imports - 1b\n"
+	"	.quad husk_imports_end - 1b\n"
+	"2:\n"
+	".text\n");

@@ -196,10 +196,11 @@ struct husk_value husk_call_host(const struct sandbox_import *import, const stru
 /** Define function @name, which calls the host's function of that name: HUSK_IMPORT(i32, lookup, string) defines
  *  int32_t lookup(const char *). A string or bytes that it returns are valid until the next call of a function of the
  *  host's (printing does not count) or the end of the call. When the host's function fails it returns 0, "" or
- *  nothing, and husk_error_code() is not 0. In one file of a program; others declare the function. */
+ *  nothing, and husk_error_code() is not 0. In one file of a program; others declare the function. One that is never
+ *  called is no import: the host need not have it. */
 #define HUSK_IMPORT(result_type, name, ...)                                                                            \
 	HUSK_LINKAGE HUSK_PASTE(HUSK_C_, result_type) name(HUSK_PARAMETERS(__VA_ARGS__));                              \
-	HUSK_TABLE("husk_imports")                                                                                     \
+	HUSK_TABLE("husk_imports." #name)                                                                              \
 	static const struct sandbox_import husk_import_##name = {(uint64_t) #name,                                     \
 		HUSK_PASTE(HUSK_TYPE_, result_type), HUSK_COUNT(__VA_ARGS__),                                          \
 		{HUSK_EACH(HUSK_TYPE, HUSK_COMMA, ##__VA_ARGS__)}};                                                    \
