@@ -71,6 +71,8 @@ void cpu_write_tss(uint8_t *tss, uint64_t fault_stack);
 /** Make a fresh vCPU, whose features have been set, stand at @entry. */
 int cpu_enter(const struct kvm *kvm, const struct kvm_vcpu *vcpu, const struct cpu_features *features,
 	const struct cpu_entry *entry, struct husk_error *err);
+/** Is it a model-specific register that a state may have? */
+bool cpu_msr_known(uint32_t index);
 int cpu_save(const struct kvm *kvm, const struct kvm_vcpu *vcpu, struct cpu_state *state, struct husk_error *err);
 int cpu_load(const struct kvm *kvm, const struct kvm_vcpu *vcpu, const struct cpu_state *state, struct husk_error *err);
 

@@ -18,6 +18,14 @@ static const uint32_t msr_table[] = {
 };
 _Static_assert(ARRAY_SIZE(msr_table) <= CPU_MSRS_MAX, "a state has room for the table");
 
+bool cpu_msr_known(uint32_t index)
+{
+	for (size_t i = 0; i < ARRAY_SIZE(msr_table); i++)
+		if (msr_table[i] == index)
+			return true;
+	return false;
+}
+
 /** API 4.97: what is in no range is denied, which the guest sees as a general protection fault. */
 int cpu_filter_msrs(const struct kvm *kvm, const struct kvm_vm *vm, struct husk_error *err)
 {

@@ -2,6 +2,35 @@
 /* places.c - the layout of one sandbox */
 #include "sandbox/places.h"
 
+#include "base/cleanup.h"
+
+#include <inttypes.h>
+#include <stddef.h>
+
+/** The limits that husk.h states. */
+static const struct {
+	const char *field;
+	size_t at; /* in struct husk_sandbox_config */
+	uint64_t least, most;
+} sizes[] = {
+	{"stack", offsetof(struct husk_sandbox_config, stack), SANDBOX_PAGE, 64ull << 20},
+	{"heap", offsetof(struct husk_sandbox_config, heap), 0, 4ull << 30},
+	{"input", offsetof(struct husk_sandbox_config, input), SANDBOX_PAGE, 1ull << 30},
+	{"output", offsetof(struct husk_sandbox_config, output), SANDBOX_PAGE, 1ull << 30},
+};
+
+int places_check(const struct husk_sandbox_config *config, struct husk_error *err)
+{
+	for (size_t i = 0; i < ARRAY_SIZE(sizes); i++) {
+		uint64_t value = *(const uint64_t *)((const char *)config + sizes[i].at);
+		if (value < sizes[i].least || value > sizes[i].most || value % SANDBOX_PAGE)
+			return error_set(err, -ERANGE,
+				"%s: %" PRIu64 " bytes; whole pages from %" PRIu64 " to %" PRIu64 " are possible",
+				sizes[i].field, value, sizes[i].least, sizes[i].most);
+	}
+	return 0;
+}
+
 /** The next @size bytes, and a guard behind them. */
 static struct sandbox_range take(uint64_t *at, uint64_t size)
 {
