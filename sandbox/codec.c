@@ -209,8 +209,8 @@ int codec_write_reply(void *to, uint64_t room, const struct signature *signature
 
 /** Header and slots as they were when they were copied. */
 struct head {
-	struct sandbox_frame frame;
 	struct sandbox_slot slots[SANDBOX_ARGS_MAX];
+	struct sandbox_frame frame; /* the header alone, so it has to come last */
 };
 
 /** How the numbers of a type may look: bits that have to be zero. */

@@ -17,6 +17,7 @@
 #include <string.h>
 
 #define SYMBOLS_MAX (1u << 18)
+#define NESTED_MAX 16 /* symbols that are looked at for one that covers an address */
 
 /** Section number @i, if all that it says of its place is true. */
 static bool section(const struct elf *elf, const Elf64_Ehdr *header, uint64_t i, Elf64_Shdr *out)
@@ -92,14 +93,11 @@ int program_read_symbols(const struct elf *elf, struct husk_sandbox_image *image
 	return 0;
 }
 
-void image_symbol(const struct husk_sandbox_image *image, uint64_t at, char *text, size_t room)
+/** The symbol that covers @at and begins last; NULL: none, or only ones with many others inside. */
+static const struct image_symbol *find_symbol(const struct husk_sandbox_image *image, uint64_t at)
 {
 	size_t low = 0, high = image->n_symbols; /* symbols before low begin at or below @at */
-	char offset[24];
 
-	if (room == 0)
-		return;
-	text[0] = 0;
 	while (low < high) {
 		size_t middle = low + (high - low) / 2;
 		if (image->symbols[middle].at <= at)
@@ -107,13 +105,25 @@ void image_symbol(const struct husk_sandbox_image *image, uint64_t at, char *tex
 		else
 			high = middle;
 	}
-	if (low == 0 || at - image->symbols[low - 1].at >= image->symbols[low - 1].size)
+	for (size_t i = 0; i < NESTED_MAX && i < low; i++)
+		if (at - image->symbols[low - 1 - i].at < image->symbols[low - 1 - i].size)
+			return &image->symbols[low - 1 - i];
+	return NULL;
+}
+
+void image_symbol(const struct husk_sandbox_image *image, uint64_t at, char *text, size_t room)
+{
+	const struct image_symbol *symbol = find_symbol(image, at);
+	char offset[24];
+
+	if (room > 0)
+		text[0] = 0;
+	if (!symbol)
 		return;
-	const struct image_symbol *symbol = &image->symbols[low - 1];
 	const size_t length = (size_t)snprintf(offset, sizeof(offset), "+0x%" PRIx64, at - symbol->at);
 	if (room <= length)
 		return;
-	size_t n = strnlen(symbol->name, room - length - 1);
+	const size_t n = strnlen(symbol->name, room - length - 1);
 	for (size_t i = 0; i < n; i++)
 		text[i] = symbol->name[i] > ' ' && symbol->name[i] < 0x7f ? symbol->name[i] : '?';
 	memcpy(text + n, offset, length + 1);

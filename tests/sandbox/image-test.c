@@ -84,7 +84,8 @@ static void check_functions(const struct husk_sandbox_image *image)
 	CHECK(husk_sandbox_image_import(image, 0, &function, &err) == 0 && strcmp(function.name, "print") == 0,
 		"print is what it needs of the host");
 	CHECK(husk_sandbox_image_import(image, 1, &function, &err) == -ENOENT, "and nothing else");
-	CHECK(image_find_export(image, "add") == 0 && image_find_export(image, "greet") == 1, "functions are found by name");
+	CHECK(image_find_export(image, "add") == 0 && image_find_export(image, "greet") == 1,
+		"functions are found by name");
 	CHECK(image_find_export(image, "gree") == -ENOENT && image_find_export(image, "print") == -ENOENT &&
 			image_find_export(image, "") == -ENOENT,
 		"others are not");
@@ -438,8 +439,13 @@ static void test_bad_symbols(void)
 			check_symbol(image, TEST_CODE + 31, 64, "add+0x1f", "others are found");
 	}
 	struct test_program program;
-	CLEANUP_IMAGE struct husk_sandbox_image *image = NULL;
+	CLEANUP_IMAGE struct husk_sandbox_image *image = NULL, *nested = NULL;
 	test_program_make(&program);
+	program.symbols[2].st_size = 64;
+	program.symbols[1].st_size = 8;
+	CHECK(husk_sandbox_image_load_bytes(&program, sizeof(program), &nested, NULL) == 0, "a symbol within another");
+	check_symbol(nested, TEST_CODE + 39, 64, "greet+0x7", "the inner one");
+	check_symbol(nested, TEST_CODE + 40, 64, "add+0x28", "the outer one, behind the inner");
 	memcpy(program.strings + 5, "a\033\x80 e", 5);
 	CHECK(husk_sandbox_image_load_bytes(&program, sizeof(program), &image, NULL) == 0,
 		"a symbol with a strange name");
