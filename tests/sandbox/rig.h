@@ -1,0 +1,102 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* rig.h - what tests of running sandboxes share: programs by path, values in one word, calls in one line */
+#ifndef TESTS_SANDBOX_RIG_H
+#define TESTS_SANDBOX_RIG_H
+
+#include "tests/tap.h"
+
+#include <errno.h>
+#include <husk.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define I32(v) ((struct husk_sandbox_value){.type = HUSK_SANDBOX_I32, .i32 = (v)})
+#define U32(v) ((struct husk_sandbox_value){.type = HUSK_SANDBOX_U32, .u32 = (v)})
+#define I64(v) ((struct husk_sandbox_value){.type = HUSK_SANDBOX_I64, .i64 = (v)})
+#define U64(v) ((struct husk_sandbox_value){.type = HUSK_SANDBOX_U64, .u64 = (v)})
+#define F32(v) ((struct husk_sandbox_value){.type = HUSK_SANDBOX_F32, .f32 = (v)})
+#define F64(v) ((struct husk_sandbox_value){.type = HUSK_SANDBOX_F64, .f64 = (v)})
+#define BOOL(v) ((struct husk_sandbox_value){.type = HUSK_SANDBOX_BOOL, .boolean = (v)})
+#define BYTES(p, n) ((struct husk_sandbox_value){.type = HUSK_SANDBOX_BYTES, .bytes = {.data = (p), .size = (n)}})
+#define STRING(s) ((struct husk_sandbox_value){.type = HUSK_SANDBOX_STRING, .bytes = {.data = (s), .size = strlen(s)}})
+
+/** The error of the last call that failed, of any sandbox of this program. */
+static struct husk_error rig_error;
+
+/** A program, or the end of the test. */
+static inline struct husk_sandbox_image *rig_load(const char *path)
+{
+	struct husk_sandbox_image *image;
+
+	if (husk_sandbox_image_load(path, &image, &rig_error) == 0)
+		return image;
+	printf("Bail out! %s\n", rig_error.message);
+	exit(1);
+}
+
+/** A started sandbox, or NULL and a line that says why. */
+static inline struct husk_sandbox *rig_start(struct husk_sandbox *sandbox)
+{
+	if (husk_sandbox_start(sandbox, &rig_error) == 0)
+		return sandbox;
+	printf("# start: %s\n", rig_error.message);
+	husk_sandbox_free(sandbox);
+	return NULL;
+}
+
+static inline struct husk_sandbox *rig_begin(struct husk_sandbox_image *image, const struct husk_sandbox_config *config)
+{
+	struct husk_sandbox *sandbox;
+
+	if (husk_sandbox_create(image, config, &sandbox, &rig_error) == 0)
+		return rig_start(sandbox);
+	printf("# create: %s\n", rig_error.message);
+	return NULL;
+}
+
+/** Call @name with the values that follow it; the result into @result, which may be NULL. */
+#define RIG_CALL(sandbox, result, name, ...)                                                                           \
+	({                                                                                                             \
+		const struct husk_sandbox_value rig_args_[] = {{0}, ##__VA_ARGS__};                                    \
+		husk_sandbox_call((sandbox), (name), rig_args_ + 1, sizeof(rig_args_) / sizeof(rig_args_[0]) - 1,      \
+			(result), NULL, &rig_error);                                                                   \
+	})
+
+/** A call that succeeds and whose result, a u64, is @want. */
+#define RIG_U64_IS(sandbox, want, name, ...)                                                                           \
+	({                                                                                                             \
+		struct husk_sandbox_value rig_result_ = {0};                                                           \
+		int rig_rc_ = RIG_CALL((sandbox), &rig_result_, name, ##__VA_ARGS__);                                  \
+		if (rig_rc_ < 0)                                                                                       \
+			printf("# %s: %s\n", name, rig_error.message);                                                 \
+		rig_rc_ == 0 && rig_result_.type == HUSK_SANDBOX_U64 &&rig_result_.u64 == (want);                      \
+	})
+
+/** The report of the last call. */
+static inline struct husk_sandbox_report rig_report(struct husk_sandbox *sandbox)
+{
+	struct husk_sandbox_report report = {.size = sizeof(report)};
+
+	husk_sandbox_report(sandbox, &report, NULL);
+	return report;
+}
+
+static inline struct husk_sandbox_stats rig_stats(struct husk_sandbox *sandbox)
+{
+	struct husk_sandbox_stats stats = {.size = sizeof(stats)};
+
+	husk_sandbox_stats(sandbox, &stats, NULL);
+	return stats;
+}
+
+/** Without a /dev/kvm there is nothing to test: says so and ends. */
+static inline void rig_need_kvm(void)
+{
+	if (access("/dev/kvm", R_OK | W_OK) == 0)
+		return;
+	printf("1..0 # skip no /dev/kvm here; the KVM lab runs this\n");
+	exit(0);
+}
+
+#endif
