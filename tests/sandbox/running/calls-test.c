@@ -5,7 +5,7 @@
  * usage: calls-test BASIC HOST, programs of tests/sandbox/guests
  */
 #include "tests/descriptors.h"
-#include "tests/sandbox/rig.h"
+#include "tests/sandbox/running/rig.h"
 
 #include <errno.h>
 #include <pthread.h>
