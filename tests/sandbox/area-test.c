@@ -298,6 +298,8 @@ static void test_dirty(void)
 		}
 		uint64_t at = (seed = seed * 1103515245 + 12345) / 16 % (PAGES * 4096ull);
 		uint64_t n = (seed = seed * 1103515245 + 12345) / 16 % sizeof(bytes) + (i % 5 != 0);
+		if (i % 3 == 0) /* up to the end of a page */
+			n = 4096 - at % 4096;
 		int rc = i % 2 ? areas_copy_in(&areas, GIB + at, bytes, n, NULL) : 0;
 		if (i % 2 == 0)
 			areas_touched(&areas, GIB + at, n);
