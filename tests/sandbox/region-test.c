@@ -4,7 +4,7 @@
 
 #include "base/cleanup.h"
 #include "tests/sandbox/edges.h"
-#include "tests/sandbox/test_program.h"
+#include "tests/sandbox/make.h"
 #include "tests/tap.h"
 
 #include <pthread.h>
@@ -18,34 +18,13 @@
 #define ALL (HOST_R | HOST_W | GUEST_R | GUEST_W)
 #define ANYWHERE HUSK_SANDBOX_ANYWHERE
 
-/** A sandbox as small as one can be. */
-static struct husk_sandbox *make_sandbox(void)
-{
-	static struct test_program program;
-	struct husk_sandbox_image *image = NULL;
-	struct husk_sandbox *sandbox = NULL;
-	struct husk_sandbox_config config;
-	struct husk_error err = {0};
-	husk_sandbox_config_init(&config);
-	config.heap = 0;
-	config.stack = config.input = config.output = 4096;
-	test_program_make(&program);
-	if (husk_sandbox_image_load_bytes(&program, sizeof(program), &image, &err) < 0 ||
-		husk_sandbox_create(image, &config, &sandbox, &err) < 0) {
-		printf("Bail out! %s\n", err.message);
-		exit(1);
-	}
-	husk_sandbox_image_free(image);
-	return sandbox;
-}
-
 /* ---- adding ---- */
 
 static void test_names(void)
 {
 	static const char *const bad[] = {"", "1st", "a-b", "a b", "\xc3\xa4", "a.b", "a\n",
 		"a123456789012345678901234567890123456789012345678901234567890123"};
-	struct husk_sandbox *s = make_sandbox();
+	struct husk_sandbox *s = make_small_sandbox();
 	const char *longest = bad[ARRAY_SIZE(bad) - 1] + 1;
 	unsigned region = 77, cell, wrong = 0, areas = s->areas.n;
 	uint64_t gpa = 1, bytes = 1;
@@ -81,7 +60,7 @@ static void test_names(void)
 
 static void test_places(void)
 {
-	struct husk_sandbox *s = make_sandbox();
+	struct husk_sandbox *s = make_small_sandbox();
 	const uint64_t end = s->places.end, guard = s->places.core.at + s->places.data.size;
 	const struct {
 		uint64_t gpa, bytes;
@@ -185,7 +164,7 @@ static unsigned try_region(struct husk_sandbox *s, unsigned region, const struct
 
 static void test_region_edges(void)
 {
-	struct husk_sandbox *s = make_sandbox();
+	struct husk_sandbox *s = make_small_sandbox();
 	unsigned regions[16], n, wrong = 0, done = 0;
 	add_all_rights(s, regions, &n);
 	for (unsigned i = 0; i < n; i++) {
@@ -231,7 +210,7 @@ static bool host_may(const struct area *area, unsigned right)
 
 static void test_memory_edges(void)
 {
-	struct husk_sandbox *s = make_sandbox();
+	struct husk_sandbox *s = make_small_sandbox();
 	struct edges_piece pieces[EDGES_PIECES_MAX];
 	uint64_t gpa;
 	husk_sandbox_add_region(s, "low", 4096, ALL, 0, NULL, NULL);
@@ -286,7 +265,7 @@ static void test_states(void)
 		int rc;
 	} states[] = {{HUSK_SANDBOX_READY, -EINVAL}, {HUSK_SANDBOX_RUNNING, -EINVAL},
 		{HUSK_SANDBOX_POISONED, -ENOTRECOVERABLE}};
-	struct husk_sandbox *s = make_sandbox();
+	struct husk_sandbox *s = make_small_sandbox();
 	unsigned region, cell, wrong = 0;
 	uint64_t value;
 	char byte = 'b';
@@ -385,7 +364,7 @@ static void run_workers(struct husk_sandbox *s, void *(*work)(void *), struct wo
 
 static void test_threads(void)
 {
-	struct husk_sandbox *s = make_sandbox();
+	struct husk_sandbox *s = make_small_sandbox();
 	struct worker workers[THREADS];
 	husk_sandbox_add_region(s, "shared", 8192, ALL, ANYWHERE, NULL, NULL);
 	husk_sandbox_add_cell(s, "count", HUSK_SANDBOX_CELL_HOST, ANYWHERE, NULL, NULL);
