@@ -1,9 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/*
- * calls-test.c - calls of a running sandbox's functions, and its calls of the host's: values, errors, states, who may be in
- *
- * usage: calls-test BASIC HOST, programs of tests/sandbox/guests
- */
+/* calls-test.c - calls of a running sandbox's functions, and its calls of the host's: values, errors, states, who may be in */
 #include "tests/descriptors.h"
 #include "tests/sandbox/running/rig.h"
 
@@ -415,7 +411,7 @@ static void test_config(struct husk_sandbox_image *image)
 
 static void test_leaks(struct husk_sandbox_image *image)
 {
-	int before = count_descriptors();
+	int before = (int)count_descriptors();
 	bool ok = true;
 
 	for (int i = 0; i < 30; i++) {
@@ -423,15 +419,13 @@ static void test_leaks(struct husk_sandbox_image *image)
 		ok &= s && RIG_CALL(s, NULL, "nothing") == 0;
 		husk_sandbox_free(s);
 	}
-	CHECK(ok && count_descriptors() == before, "thirty sandboxes leave no descriptor behind");
+	CHECK(ok && (int)count_descriptors() == before, "thirty sandboxes leave no descriptor behind");
 }
 
 int main(int argc, char **argv)
 {
-	rig_need_kvm();
-	if (argc != 3)
-		return 2;
-	struct husk_sandbox_image *basic = rig_load(argv[1]), *host = rig_load(argv[2]);
+	rig_need(argc);
+	struct husk_sandbox_image *basic = rig_load(argv[1], "basic"), *host = rig_load(argv[1], "host");
 	struct husk_sandbox_config config = with_print();
 	struct husk_sandbox *s = rig_begin(basic, &config), *other = rig_begin(basic, &config);
 

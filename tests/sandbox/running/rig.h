@@ -24,11 +24,25 @@
 /** The error of the last call that failed, of any sandbox of this program. */
 static struct husk_error rig_error;
 
-/** A program, or the end of the test. */
-static inline struct husk_sandbox_image *rig_load(const char *path)
+/** Without a /dev/kvm, or without a directory of programs (tests/sandbox/guests), there is nothing to test. */
+static inline void rig_need(int argc)
+{
+	if (access("/dev/kvm", R_OK | W_OK) == 0 && argc == 2)
+		return;
+	if (argc != 2)
+		printf("Bail out! usage: TEST DIRECTORY, of the programs\n");
+	else
+		printf("1..0 # skip no /dev/kvm here; the KVM lab runs this\n");
+	exit(argc != 2);
+}
+
+/** Program @name of @directory, or the end of the test. */
+static inline struct husk_sandbox_image *rig_load(const char *directory, const char *name)
 {
 	struct husk_sandbox_image *image;
+	char path[512];
 
+	snprintf(path, sizeof(path), "%s/%s.elf", directory, name);
 	if (husk_sandbox_image_load(path, &image, &rig_error) == 0)
 		return image;
 	printf("Bail out! %s\n", rig_error.message);
@@ -88,15 +102,6 @@ static inline struct husk_sandbox_stats rig_stats(struct husk_sandbox *sandbox)
 
 	husk_sandbox_stats(sandbox, &stats, NULL);
 	return stats;
-}
-
-/** Without a /dev/kvm there is nothing to test: says so and ends. */
-static inline void rig_need_kvm(void)
-{
-	if (access("/dev/kvm", R_OK | W_OK) == 0)
-		return;
-	printf("1..0 # skip no /dev/kvm here; the KVM lab runs this\n");
-	exit(0);
 }
 
 #endif
