@@ -16,7 +16,7 @@ demo='qemu-system-x86 e2fsprogs kmod xz-utils lz4 dpkg apt ca-certificates mmdeb
 	debian-archive-keyring'
 # What the end-to-end tests and the benches compare with and write images with.
 test='git acpica-tools strace busybox-static cpio squashfs-tools squashfs-tools-ng docker-registry skopeo umoci buildah gdisk socat
-	zstd util-linux libasan8 libubsan1 s6 curl wrk redis-tools postgresql-client openssl libarchive-tools attr'
+	zstd util-linux libasan8 libubsan1 s6 curl wrk redis-tools postgresql-client openssl libarchive-tools attr gdb'
 # What `husk kernel build` compiles the tuned guest kernel with, beside gcc and make.
 kernel='binutils flex bison bc libelf-dev perl tar gzip xz-utils'
 
