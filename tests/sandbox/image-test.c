@@ -460,7 +460,7 @@ static void test_cut(void)
 	unsigned wrong = 0;
 
 	test_program_make(&program);
-	for (size_t n = 0; n < sizeof(program); n += n < 0x800 ? 1 : 37) {
+	for (size_t n = 0; n < sizeof(program); n += n < 0x800 ? 5 : 61) {
 		CLEANUP_FREE uint8_t *copy =
 			malloc(n + 1); /* of its own, so that a sanitizer sees what is read behind it */
 		CLEANUP_IMAGE struct husk_sandbox_image *image = NULL;
