@@ -31,6 +31,16 @@ static int prepare(
 	return 0;
 }
 
+/** What the guest has left could not be read. The host's own shortage of memory is not its fault. */
+static int unreadable(struct husk_sandbox *s, const struct signature *f, const char *what, int rc, const char *why,
+	struct husk_error *err)
+{
+	if (rc == -ENOMEM)
+		return error_set(err, rc, "%s of %s: %s", what, f->name, why);
+	return sandbox_blame(
+		s, HUSK_SANDBOX_PROTOCOL, rc, err, "the guest broke the protocol: %s of %s: %s", what, f->name, why);
+}
+
 /** The guest has returned: its value becomes the caller's. */
 static int take_result(
 	struct husk_sandbox *s, const struct signature *f, struct husk_sandbox_value *result, struct husk_error *err)
@@ -41,8 +51,7 @@ static int take_result(
 	int rc = codec_read_result(s->output, s->config.output, f, &values, &size, &why);
 
 	if (rc < 0)
-		return sandbox_blame(s, HUSK_SANDBOX_PROTOCOL, rc, err,
-			"the guest broke the protocol: the result of %s: %s", f->name, why.message);
+		return unreadable(s, f, "the result", rc, why.message, err);
 	s->stats.bytes_out += size;
 	if (!result) {
 		codec_values_clear(&values);
@@ -60,8 +69,7 @@ static int take_error(struct husk_sandbox *s, const struct signature *f, struct 
 	int rc = codec_read_error(s->output, s->config.output, &s->report.code, message, &why);
 
 	if (rc < 0)
-		return sandbox_blame(s, HUSK_SANDBOX_PROTOCOL, rc, err,
-			"the guest broke the protocol: the error of %s: %s", f->name, why.message);
+		return unreadable(s, f, "the error", rc, why.message, err);
 	s->stats.guest_errors++;
 	return sandbox_blame(
 		s, HUSK_SANDBOX_GUEST_ERROR, -EREMOTEIO, err, "%s failed: %s (%d)", f->name, message, s->report.code);
@@ -78,6 +86,7 @@ static int call(struct husk_sandbox *s, const char *name, const struct husk_sand
 	if (rc < 0)
 		return rc;
 	rc = run_guest(s, deadline_ns, err);
+	const bool finished = rc == SANDBOX_RETURN || rc == SANDBOX_FAIL;
 	if (rc == SANDBOX_RETURN)
 		rc = take_result(s, f, result, err);
 	else if (rc == SANDBOX_FAIL)
@@ -86,7 +95,7 @@ static int call(struct husk_sandbox *s, const char *name, const struct husk_sand
 		rc = sandbox_blame(
 			s, HUSK_SANDBOX_PROTOCOL, -EPROTO, err, "the guest broke the protocol: it was ready twice");
 	if (husk_sandbox_state(s) == HUSK_SANDBOX_RUNNING) {
-		bool fine = rc == 0 || rc == -EREMOTEIO;
+		bool fine = rc == 0 || (finished && (rc == -EREMOTEIO || rc == -ENOMEM));
 		s->stats.poisonings += !fine;
 		sandbox_set_state(s, fine ? HUSK_SANDBOX_READY : HUSK_SANDBOX_POISONED);
 	}

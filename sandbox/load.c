@@ -327,7 +327,9 @@ static int map_memory(const char *path, const uint8_t identity[MEMORY_FILE_IDENT
 		return rc;
 	snapshot->memory_offset = MEMORY_FILE_HEADER;
 	rc = snapshot_open_memory(snapshot, err);
-	return rc < 0 ? error_prefix(err, "load snapshot %s", path) : 0;
+	if (rc < 0)
+		error_prefix(err, "load snapshot %s", path);
+	return rc;
 }
 
 int husk_sandbox_snapshot_load(const char *path, struct husk_sandbox_snapshot **out, struct husk_error *err)

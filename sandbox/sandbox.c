@@ -204,6 +204,8 @@ static int add_own_areas(struct husk_sandbox *sandbox, struct husk_error *err)
 		mmap(sandbox->areas.list[core].host, image->data_size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_FIXED,
 			image->fd, (off_t)image->ro_size) == MAP_FAILED)
 		rc = error_errno(err, "map the program's data");
+	if (rc == 0 && image->data_size)
+		madvise(sandbox->areas.list[core].host, image->data_size, MADV_DONTDUMP); /* as area.c has it */
 	if (rc == 0)
 		rc = areas_add(&sandbox->areas, AREA_INFO, HUSK_SANDBOX_HOST_R | guest, places->info.at,
 			places->info.size, -1, 0, NULL, err);

@@ -323,20 +323,29 @@ static int map_over(const struct husk_sandbox_snapshot *snapshot, const struct s
 	void *host = mmap(area->host, area->size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_FIXED | MAP_NORESERVE,
 		snapshot->fd, (off_t)(snapshot->memory_offset + from->offset));
 
-	return host == MAP_FAILED ? error_errno(err, "restore: map the snapshot's memory") : 0;
+	if (host == MAP_FAILED)
+		return error_errno(err, "restore: map the snapshot's memory");
+	madvise(host, area->size, MADV_DONTDUMP); /* as area.c has it; a new mapping forgets */
+	return 0;
 }
 
 static int put_memory_back(struct husk_sandbox *s, struct husk_sandbox_snapshot *snapshot, struct husk_error *err)
 {
+	const bool known = s->synced == snapshot;
 	int rc = areas_collect(&s->areas, &s->vm, err);
 	unsigned next = 0;
 
+	/* When this ends halfway, some areas are like one snapshot and some like another: the next restore has to map all. */
+	if (!known) {
+		snapshot_unref(s->synced);
+		s->synced = NULL;
+	}
 	for (unsigned i = 0; rc == 0 && i < s->areas.n; i++) {
 		struct area *area = &s->areas.list[i];
 		if (area->kind == AREA_PROGRAM)
 			continue;
 		const struct snapshot_area *from = &snapshot->areas[next++];
-		if (s->synced == snapshot)
+		if (known)
 			s->stats.pages_restored += copy_back(snapshot, from, area);
 		else
 			rc = map_over(snapshot, from, area, err);
@@ -396,8 +405,10 @@ int snapshot_begin(struct husk_sandbox_snapshot *snapshot, struct husk_sandbox *
 {
 	int rc = cpu_load(s->kvm, &s->vcpu, &snapshot->cpu, err);
 
-	if (rc < 0)
-		return error_prefix(err, "start from a snapshot");
+	if (rc < 0) {
+		error_prefix(err, "start from a snapshot");
+		return rc;
+	}
 	pthread_mutex_lock(&s->memory_lock);
 	/* What the host wrote since it was made stays, and counts as dirty; sync_with() would forget it. */
 	s->synced = snapshot_ref(snapshot);

@@ -104,8 +104,10 @@ static int make_vm(struct husk_sandbox *s, struct husk_error *err)
 	rc = rc < 0 ? rc : kvm_vcpu_create(s->kvm, &s->vm, 0, &s->vcpu, err);
 	rc = rc < 0 ? rc : cpu_features_set(&s->vcpu, &s->features, err);
 	if (rc == -EMFILE || rc == -ENFILE)
-		return error_prefix(err, "start the sandbox: it takes two descriptors (ulimit -n)");
-	return rc < 0 ? error_prefix(err, "start the sandbox") : 0;
+		error_prefix(err, "start the sandbox: it takes two descriptors (ulimit -n)");
+	else if (rc < 0)
+		error_prefix(err, "start the sandbox");
+	return rc;
 }
 
 /** Boot the program. */
