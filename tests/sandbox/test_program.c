@@ -2,10 +2,7 @@
 /* test_program.c - a small program for sandboxes with nothing wrong with it (test_program.h) */
 #include "test_program.h"
 
-#include <stddef.h>
 #include <string.h>
-
-#define AT(member) offsetof(struct test_program, member)
 
 static void put_headers(struct test_program *p)
 {
@@ -137,4 +134,10 @@ void test_program_make(struct test_program *program)
 	put_symbols(program);
 	memset(program->code, 0xf4, sizeof(program->code)); /* hlt */
 	memset(program->data, 0xda, sizeof(program->data));
+}
+
+void test_program_change(struct test_program *program, const struct test_change *changes, size_t n)
+{
+	for (size_t i = 0; i < n; i++)
+		memcpy((uint8_t *)program + changes[i].at, &changes[i].value, changes[i].size);
 }

@@ -17,6 +17,7 @@
 #include "sandbox/protocol.h"
 
 #include <elf.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #define TEST_CODE 0x2000u
@@ -48,7 +49,20 @@ struct test_program {
 	Elf64_Shdr sections[3]; /* null, .symtab, .strtab */
 };
 
+/** A field that is changed: its place and size, and what it becomes; a size of 0: none. */
+struct test_change {
+	size_t at, size;
+	uint64_t value;
+};
+
+#define AT(member) offsetof(struct test_program, member)
+#define FIELD(member, new)                                                                                             \
+	{                                                                                                              \
+		AT(member), sizeof(((struct test_program *)0)->member), (uint64_t)(new)                                \
+	}
+
 /** Fill it with nothing wrong. */
 void test_program_make(struct test_program *program);
+void test_program_change(struct test_program *program, const struct test_change *changes, size_t n);
 
 #endif
