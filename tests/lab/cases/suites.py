@@ -18,7 +18,8 @@ def kvm_units(build):
     tests = build / "meson-info" / "intro-tests.json"
     for test in json.loads(tests.read_text()) if tests.exists() else []:
         if any(suite.endswith(":kvm") for suite in test["suite"]):
-            yield test["name"], [str(word).replace(f"{build}/", "./") for word in test["cmd"]], test["timeout"]
+            words = [str(word).replace(f"{build}/", "./").replace(f"{build.parent}/", "../") for word in test["cmd"]]
+            yield test["name"], words, test["timeout"]
 
 
 for name, words, seconds in kvm_units(pathlib.Path(lib.HUSK).parent.parent):
