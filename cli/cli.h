@@ -30,6 +30,8 @@ struct cli;
  *  operands: for the usage line
  *  min, max: how many operands; max -1: any number
  *  rest:     the first operand ends the options: what follows belongs to the guest's command
+ *  raw:      nothing is an option: all words belong to another command, but --help as the only one
+ *  own:      its exit status is of what it ran, so that husk's own failures are CLI_FAILED
  *  bare:     works without opening the home
  *  hidden:   in no list */
 struct verb {
@@ -39,7 +41,7 @@ struct verb {
 	const char *description;
 	const struct option *options;
 	int min, max;
-	bool rest, bare, hidden;
+	bool rest, raw, own, bare, hidden;
 	int (*run)(struct cli *cli);
 };
 
@@ -83,6 +85,8 @@ const char *cli_suggest(const char *word, const char *(*next)(const void *data, 
 
 /** Open the home with notices going to stderr, and clean up after dead VMs. */
 int cli_open(struct cli *cli, struct husk_error *err);
+/** The directory of husk's helpers and of the runtime of sandbox programs. malloc'ed, or NULL. */
+char *cli_libexec(void);
 /** "husk: message" on stderr; returns @status. */
 int cli_fail(const struct husk_error *err, int status);
 __attribute__((format(printf, 1, 2))) void cli_say(const char *format, ...);

@@ -70,6 +70,13 @@ static char *find_libexec(void)
 	return NULL;
 }
 
+char *cli_libexec(void)
+{
+	const char *from_environment = getenv("HUSK_LIBEXEC");
+	char *beside = from_environment ? NULL : find_libexec();
+	return beside ? beside : strdup(from_environment ? from_environment : HUSK_LIBEXECDIR);
+}
+
 int cli_open(struct cli *cli, struct husk_error *err)
 {
 	CLEANUP_FREE char *libexec = find_libexec();
@@ -90,7 +97,7 @@ static const char *next_verb(const void *data, size_t i)
 /** Exit status of a command line that is wrong: Docker's, 125 for run and 1 elsewhere. */
 static int wrong_status(const struct verb *verb)
 {
-	return strcmp(verb->name, "run") == 0 ? CLI_FAILED : 1;
+	return verb->own ? CLI_FAILED : 1;
 }
 
 /** The verbs of two words that begin with @word, one a line; false when there are none. */

@@ -158,7 +158,7 @@ int cli_parse(struct cli *cli, const struct verb *verb, const char *const *argv,
 	cli->operands = calloc(n + 1, sizeof(*cli->operands));
 	if (!cli->given || !cli->operands)
 		return error_set(err, -ENOMEM, "read the command line: out of memory");
-	bool options = true;
+	bool options = !verb->raw || (n == 1 && strcmp(argv[0], "--help") == 0);
 	for (size_t i = 0; i < n; i++) {
 		const char *word = argv[i], *next = i + 1 < n ? argv[i + 1] : NULL;
 		if (options && strcmp(word, "--") == 0) {

@@ -204,6 +204,46 @@ static const struct option format_options[] = {
 	{0},
 };
 
+static const struct option sandbox_run_options[] = {
+	{.name = "core", .value = "FILE", .help = "Write a core file for gdb when the program faults or aborts"},
+	{.name = "deadline",
+		.value = "TIME",
+		.help = "End the call after this time, as in 1.5, 100ms or 1m, with exit status 124"},
+	{.name = "heap", .value = "SIZE", .help = "The program's heap, as in 16M (default 1M)"},
+	{.name = "output", .value = "SIZE", .help = "How large a result may be (default 1M)"},
+	{.name = "stack", .value = "SIZE", .help = "The program's stack (default 64K)"},
+	{0},
+};
+
+static const char sandbox_cc_description[] =
+	"Calls a C compiler with what a program for function sandboxes needs: flags, husk's headers, its runtime and "
+	"its "
+	"linker script. All words are handed to the compiler, so that options and files are the compiler's own: husk "
+	"sandbox cc -O2 -g hello.c -o hello.elf. The compiler is $CC, or gcc, or clang. Without -o the program is "
+	"a.out; with "
+	"-c, -S, -E, -M or -fsyntax-only nothing is linked. A program that has to run on hosts which interpret guest "
+	"code is "
+	"compiled with -mgeneral-regs-only.\n\n"
+	"Build systems take the same flags from pkg-config, package husk-sandbox.";
+
+static const char sandbox_run_description[] =
+	"Starts the program in a new sandbox, calls the function, prints its result and ends. Without a function it "
+	"lists the "
+	"functions of the program, and those of the host that it needs; only print is there, so a program that needs "
+	"others "
+	"does not start.\n\n"
+	"Arguments are read by the function's types: numbers in decimal or, with 0x, in hexadecimal; true or false; "
+	"strings as they are; bytes as they are, or the contents of a file with @FILE. Numbers, true and false and "
+	"strings are "
+	"printed as a line, bytes as they are. What the program itself prints goes to stderr. On a terminal control "
+	"characters of "
+	"the program's are replaced.\n\n"
+	"Exit status: 0; 1 when the function said that it failed; 124 at the deadline; 125 when husk failed or "
+	"refused; "
+	"128 + n when the program ended as a process would by signal n: 139 after a memory fault, 132 an invalid "
+	"instruction, 136 an "
+	"arithmetic fault, 134 an abort, 133 a breakpoint.";
+
 static const char run_description[] =
 	"Boots a microVM from the image, runs the command in it with the image's environment, user and directory, "
 	"streams its "
@@ -233,7 +273,7 @@ static const char expose_description[] =
 
 const struct verb cli_verbs[] = {
 	{"run", "IMAGE [COMMAND [ARG…]]", "Run a command in a microVM made from an image", run_description, run_options,
-		0, -1, .rest = true, .run = verb_run},
+		0, -1, .rest = true, .own = true, .run = verb_run},
 	{"expose", "VM", "Open doors of a running VM", expose_description, expose_options, 1, 1, .run = verb_expose},
 	{"unexpose", "VM ENDPOINT…", "Close doors of a running VM",
 		"ENDPOINT is what 'husk expose' and 'husk inspect' show. Connections that reached the guest live on.",
@@ -281,6 +321,11 @@ const struct verb cli_verbs[] = {
 		"A tuned kernel is used wherever one is built, the distribution's otherwise; of several the one made "
 		"last.",
 		kernel_list_options, 0, 0, .run = verb_kernel_list},
+	{"sandbox cc", "[COMPILER-OPTION…] FILE…", "Compile a program for function sandboxes", sandbox_cc_description,
+		cli_no_options, 1, -1, .raw = true, .bare = true, .run = verb_sandbox_cc},
+	{"sandbox run", "PROGRAM [FUNCTION [ARG…]]", "Call a function of a sandbox program, or list them",
+		sandbox_run_description, sandbox_run_options, 1, -1, .rest = true, .own = true, .bare = true,
+		.run = verb_sandbox_run},
 	{"gc", "", "Remove what no image refers to", NULL, cli_no_options, 0, 0, .run = verb_gc},
 	{"doctor", "", "Tell what this machine can do, and why",
 		"Exit status 1 when something keeps husk from running VMs.", doctor_options, 0, 0, .bare = true,

@@ -24,6 +24,8 @@ int verb_port(struct cli *cli);
 int verb_pull(struct cli *cli);
 int verb_rmi(struct cli *cli);
 int verb_run(struct cli *cli);
+int verb_sandbox_cc(struct cli *cli);
+int verb_sandbox_run(struct cli *cli);
 int verb_stats(struct cli *cli);
 int verb_unexpose(struct cli *cli);
 int verb_version(struct cli *cli);

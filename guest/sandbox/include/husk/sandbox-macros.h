@@ -137,7 +137,6 @@
 #define HUSK_PUT_bytes(e) husk_value_bytes(e)
 
 /* The C value of the type out of a struct husk_value. */
-#define HUSK_GET_void(v) (void)(v)
 #define HUSK_GET_i32(v) (int32_t)(v).bits
 #define HUSK_GET_u32(v) (uint32_t)(v).bits
 #define HUSK_GET_i64(v) (int64_t)(v).bits
@@ -173,6 +172,19 @@
 #define HUSK_RESULT__Bool(e) return HUSK_PUT_bool(e)
 #define HUSK_RESULT_string(e) return HUSK_PUT_string(e)
 #define HUSK_RESULT_bytes(e) return HUSK_PUT_bytes(e)
+
+/* Return it, from a function of that type. */
+#define HUSK_ANSWER_void(v) (void)(v)
+#define HUSK_ANSWER_i32(v) return HUSK_GET_i32(v)
+#define HUSK_ANSWER_u32(v) return HUSK_GET_u32(v)
+#define HUSK_ANSWER_i64(v) return HUSK_GET_i64(v)
+#define HUSK_ANSWER_u64(v) return HUSK_GET_u64(v)
+#define HUSK_ANSWER_f32(v) return HUSK_GET_f32(v)
+#define HUSK_ANSWER_f64(v) return HUSK_GET_f64(v)
+#define HUSK_ANSWER_bool(v) return HUSK_GET_bool(v)
+#define HUSK_ANSWER__Bool(v) return HUSK_GET__Bool(v)
+#define HUSK_ANSWER_string(v) return HUSK_GET_string(v)
+#define HUSK_ANSWER_bytes(v) return HUSK_GET_bytes(v)
 
 #define HUSK_ARGUMENT_OF_CALL(left, t) HUSK_PASTE(HUSK_GET_, t)(husk_argument(husk_frame, husk_n - (left)))
 #define HUSK_ARGUMENT_TO_HOST(left, t) HUSK_PASTE(HUSK_PUT_, t)(husk_arg##left),

@@ -209,7 +209,7 @@ struct husk_value husk_call_host(const struct sandbox_import *import, const stru
 		const struct husk_value husk_args[] = {                                                                \
 			HUSK_EACH(HUSK_ARGUMENT_TO_HOST, HUSK_NOTHING, ##__VA_ARGS__){0, NULL}};                       \
 		struct husk_value husk_reply = husk_call_host(&husk_import_##name, husk_args);                         \
-		return HUSK_PASTE(HUSK_GET_, result_type)(husk_reply);                                                 \
+		HUSK_PASTE(HUSK_ANSWER_, result_type)(husk_reply); \
 	}                                                                                                              \
 	HUSK_STATIC_ASSERT(1, "a semicolon follows")
 
