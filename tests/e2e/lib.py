@@ -154,7 +154,7 @@ def resident(pid):
     return own, guest
 
 
-def wait_gone(pids, seconds=20):
+def wait_gone(pids, seconds=LIMIT):
     """Wait until all of @pids have ended; the ones that have not."""
     waiting, deadline = {}, time.monotonic() + seconds
     for pid in pids:
@@ -180,7 +180,7 @@ def wait_gone(pids, seconds=20):
 def none_left(what="no process is left"):
     """One check: everything this suite started, directly or not, has ended (a moment is given)."""
     left = descendants()
-    stuck = wait_gone(left, 10)
+    stuck = wait_gone(left)
     return ok(not stuck, what, "\n".join(f"{pid} {left[pid]}" for pid in stuck))
 
 
