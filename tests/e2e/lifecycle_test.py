@@ -60,8 +60,8 @@ def test_signal_before_ready(home):
         if running.process.poll() is not None:
             break
     running.process.send_signal(signal.SIGINT)
-    done = running.finish(30)
-    ok(seen and done.status in (125, 130) and done.seconds < 25, "SIGINT during the boot ends the run", done)
+    done = running.finish()
+    ok(seen and done.status in (125, 130), "SIGINT during the boot ends the run", done)
     equal(home.vms(), [], "and leaves no record")
     lib.none_left()
 
@@ -72,7 +72,7 @@ def test_stop_signal(home):
                          "while :; do sleep 0.05; done")
     running.wait_for(READY)
     running.process.send_signal(signal.SIGTERM)
-    done = running.finish(40)
+    done = running.finish()
     ok(done.status == 21 and b"stopped as asked" in done.out, "SIGTERM becomes the image's StopSignal", done)
 
 
@@ -83,7 +83,7 @@ def test_timeout(home):
     done = home.run("--timeout", "30", image, "sh", "-c", "exit 3")
     equal(done.status, 3, "a timeout that was not reached changes nothing", done)
     done = home.run("--start-timeout", "0.3", image, "true")
-    ok(done.status == 125 and "start" in done.error.lower() and done.seconds < 20, "--start-timeout: 125 and the reason", done)
+    ok(done.status == 125 and "start" in done.error.lower(), "--start-timeout: 125 and the reason", done)
     equal(home.vms(), [], "and leaves no record")
     lib.none_left()
 
@@ -129,9 +129,9 @@ def death(home, role, words):
     equal(sorted(processes), lib.ROLES, "the processes of a VM")
     others = [pid for who, pid in processes.items() if who != role]
     os.kill(processes[role], signal.SIGKILL)
-    done = running.finish(30)
+    done = running.finish()
     ok(done.status == 125 and any(w in done.error.lower() for w in words), f"kill -9 of {role}: 125, and it is named", done)
-    equal(lib.wait_gone(others, 10), [], "the others end with it")
+    equal(lib.wait_gone(others), [], "the others end with it")
     equal(home.vms(), [], "the record is removed")
     lib.none_left()
 
@@ -140,9 +140,9 @@ def test_death_of_the_supervisor(home):
     running = start(home)
     processes = running.processes()
     os.kill(processes["supervisor"], signal.SIGKILL)
-    done = running.finish(30)
+    done = running.finish()
     ok(done.status == 125 and "supervisor" in done.error.lower(), "kill -9 of the supervisor: 125, and it is named", done)
-    equal(lib.wait_gone(processes.values(), 10), [], "its children die with it")
+    equal(lib.wait_gone(processes.values()), [], "its children die with it")
     lib.none_left()
 
 
@@ -151,7 +151,7 @@ def test_death_of_the_cli(home):
     processes = running.processes()
     running.process.kill()
     running.finish()
-    equal(lib.wait_gone(processes.values(), 20), [], "kill -9 of the CLI ends the VM")
+    equal(lib.wait_gone(processes.values()), [], "kill -9 of the CLI ends the VM")
     done = home.run("busybox", "true")
     equal(done.status, 0, "and the next command works", done)
     equal(home.vms(), [], "and cleans up")
@@ -166,7 +166,7 @@ def test_death_of_all(home):
     for pid in processes.values():
         os.kill(pid, signal.SIGKILL)
     running.finish()
-    lib.wait_gone(processes.values(), 10)
+    lib.wait_gone(processes.values())
     left = home.vms()
     done = home.husk("run", "--name", "lost", "busybox", "true")
     equal(done.status, 0, "the next run works, with the same name", done)
@@ -184,7 +184,6 @@ def test_side_by_side(home):
     two.process.send_signal(signal.SIGKILL)
     two.finish()
     lib.none_left()
-
 
 
 def test_power_button(home):
