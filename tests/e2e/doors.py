@@ -80,7 +80,7 @@ class Vm:
             raise AssertionError(f"worker: {mine}")
         return found[0]
 
-    def end(self, limit=30):
+    def end(self, limit=lib.LIMIT):
         self.running.process.kill()
         return self.running.finish(limit)
 
@@ -101,7 +101,7 @@ def resident(pid):
     return total
 
 
-def connect(endpoint, timeout=30):
+def connect(endpoint, timeout=lib.LIMIT):
     """A connected socket: a path, or "ADDRESS:PORT"."""
     if str(endpoint).startswith("/"):
         return connect_unix(endpoint, timeout)
@@ -111,7 +111,7 @@ def connect(endpoint, timeout=30):
     return sock
 
 
-def hybrid(path, port, timeout=30):
+def hybrid(path, port, timeout=lib.LIMIT):
     sock = connect_unix(path, timeout)
     sock.sendall(f"CONNECT {port}\n".encode())
     line = b""
@@ -123,7 +123,7 @@ def hybrid(path, port, timeout=30):
     return sock
 
 
-def ask(endpoint, command, timeout=30):
+def ask(endpoint, command, timeout=lib.LIMIT):
     """A connection that has said a command to guest/peer.c."""
     sock = connect(endpoint, timeout)
     sock.sendall(command.encode() + b"\n")
@@ -159,7 +159,7 @@ def reset(sock):
     sock.close()
 
 
-def how_it_ended(sock, timeout=30):
+def how_it_ended(sock, timeout=lib.LIMIT):
     """"eof", "reset" or "open", after reading what is there."""
     sock.settimeout(timeout)
     try:
@@ -179,7 +179,7 @@ def ends(endpoint):
     return {words[i].decode(): int(words[i + 1]) for i in range(0, len(words) - 1, 2)}
 
 
-def readable(socks, seconds):
+def readable(socks, seconds=lib.LIMIT):
     """Wait until each of @socks has something to read or has ended; those that have not."""
     waiting, deadline = {s.fileno(): s for s in socks}, time.monotonic() + seconds
     poll = select.poll()
@@ -192,7 +192,7 @@ def readable(socks, seconds):
     return list(waiting.values())
 
 
-def until(fact, seconds=10):
+def until(fact, seconds=lib.LIMIT):
     """Wait for something that nothing announces to us (a counter of the guest's); True when it came."""
     deadline = time.monotonic() + seconds
     while not fact():
@@ -205,7 +205,7 @@ def until(fact, seconds=10):
 def tcp_pair():
     """Two ends of one TCP connection."""
     with socket.create_server(("127.0.0.1", 0)) as server:
-        left = socket.create_connection(server.getsockname(), 30)
+        left = socket.create_connection(server.getsockname(), lib.LIMIT)
         right, _ = server.accept()
-    left.settimeout(30)
+    left.settimeout(lib.LIMIT)
     return left, right

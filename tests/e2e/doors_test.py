@@ -27,6 +27,7 @@ from doors import ask, connect, read_all, read_count, tcp_pair
 from lib import equal, ok
 
 MIB = 1 << 20
+USUAL_WAIT = 10  # seconds that a connection waits for its listener without --listen-wait (docs/doors.md)
 SERVE = "peer serve tcp:7000 local:7002 six:7003 echo:7001 vsock:7001 & trap 'exit 0' TERM; wait"
 
 
@@ -48,11 +49,20 @@ class Served:
         folder.mkdir(exist_ok=True)
         self.unix, self.first, self.router = (str(folder / name) for name in ("unix.sock", "first.sock", "router.sock"))
         image = home.have(images.busybox(), "busybox")
+        if "--listen-wait" not in more:
+            more = ["--listen-wait", f"{lib.LIMIT}s", *more]
         self.vm = doors.Vm(home, "-m", "256M", "-p", "0:7000", "-p", "0:7001", "-p", "0:7002", "-p", "0:7003",
                            "--vsock-mux", f"{self.unix}:7000", "--vsock-mux", self.first, "--handoff", f"{self.router}:7000",
                            *more, image, "sh", "-c", script)
         self.vm.wait_for_doors()
         self.tcp, self.echo = self.vm.door("tcp", 7000), self.vm.door("tcp", 7001)
+
+    def listens(self):
+        """Does peer serve? Where --listen-wait is short, those who come before it does are turned away."""
+        try:
+            return "open" in doors.ends(self.tcp)
+        except ConnectionError:
+            return False
 
 
 # ---- readiness ----
@@ -65,7 +75,7 @@ def check_waits(s):
     router = handoff_router.connect_unix(s.router)
     handoff_router.hand_over(router, right.fileno(), b"source 1000\n", "length")
     right.close()
-    late = doors.readable(socks + [left], 60)
+    late = doors.readable(socks + [left])
     counts = [read_count(sock) for sock in socks + [left] if sock not in late]
     equal(counts, [(1000, True)] * 31, "connections made before the guest listens wait for it, and are served")
     for sock in socks + [left, router]:
@@ -80,28 +90,27 @@ def check_nobody_listens(s):
     """--listen-wait 1, in the VM that has it."""
     begun = time.monotonic()
     with connect(s.vm.door("tcp", 7009)) as sock:
-        sock.settimeout(20)
         try:
             got = sock.recv(1)
         except ConnectionResetError:
             got = b""
         waited = time.monotonic() - begun
-    ok(got == b"" and 0.9 < waited < 4, f"nobody listens there: closed after {waited:.2f} s", got)
+    ok(got == b"" and 0.9 < waited < USUAL_WAIT, f"nobody listens there: closed after {waited:.2f} s", got)
     ok(doors.until(lambda: re.search(r"7009.*listen|listen.*7009", s.vm.log())), "and the log says why", s.vm.log()[-2000:])
     left, right = tcp_pair()
     with handoff_router.connect_unix(s.router_nowhere) as router:
         begun = time.monotonic()
         handoff_router.hand_over(router, right.fileno(), b"x", "one")
         right.close()
-        how = doors.how_it_ended(left, 20)
+        how = doors.how_it_ended(left)
         waited = time.monotonic() - begun
-        ok(how in ("eof", "reset") and 0.9 < waited < 4, f"nor there for a hand-off: its client is closed after {waited:.2f} s", how)
+        ok(how in ("eof", "reset") and 0.9 < waited < USUAL_WAIT, f"nor there for a hand-off: its client is closed after {waited:.2f} s", how)
         left.close()
         ok(not select.select([router], [], [], 0.3)[0], "and the router's connection is not")
         left, right = tcp_pair()
         handoff_router.hand_over(router, right.fileno(), b"x", "one")
         right.close()
-        ok(doors.how_it_ended(left, 20) in ("eof", "reset"), "the next hand-off on it is heard")
+        ok(doors.how_it_ended(left) in ("eof", "reset"), "the next hand-off on it is heard")
         left.close()
 
 
@@ -115,7 +124,7 @@ def check_flapping(s):
         begun, served = time.monotonic(), 0
         for _ in range(20):
             with connect(s.vm.door("tcp", 7100)) as sock:
-                how = doors.how_it_ended(sock, 20)
+                how = doors.how_it_ended(sock)
                 served += how in ("reset", "eof")
         ok(served == 20, f"20 connections to a listener that flaps: none hangs ({time.monotonic() - begun:.1f} s)")
     ok(not [d for d in s.vm.stats()["doors"] if d["waiting"]], "and nobody waits")
@@ -198,7 +207,7 @@ def check_never_reads(s):
     flood = ask(s.tcp, "hold")
     flood.setblocking(False)
     sent = 0
-    doors.readable(lazy, 10)
+    doors.readable(lazy)
     begun = time.monotonic()
     while select.select([], [flood], [], 0.5)[1]:
         sent += flood.send(doors.CYCLE)
@@ -208,8 +217,7 @@ def check_never_reads(s):
     begun = time.monotonic()
     with ask(s.tcp, "source 10000000") as sock:
         equal(read_count(sock), (10000000, True), "10 MB next to peers that do not read")
-    seconds = time.monotonic() - begun
-    ok(seconds < 15, f"in {seconds:.2f} s")
+    print(f"# in {time.monotonic() - begun:.2f} s")
     grown = doors.resident(worker) - before
     ok(grown < 8 * MIB, f"the worker grew by {grown >> 10} KiB")
     for sock in lazy + [flood]:
@@ -223,7 +231,7 @@ def check_fair(s):
     """Eight that read as fast as they can, for two seconds."""
     socks = [ask(where, "source 100000000000") for where in [s.tcp, s.unix] * 4]
     counts = dict.fromkeys(socks, 0)
-    doors.readable(socks, 20)
+    doors.readable(socks)
     until = time.monotonic() + 2
     while (left := until - time.monotonic()) > 0:
         for sock in select.select(socks, [], [], left)[0]:
@@ -277,10 +285,10 @@ def check_bad_routers(s):
         except (BrokenPipeError, ConnectionResetError):
             pass
         right.close()
-        how = doors.how_it_ended(router, 20)
+        how = doors.how_it_ended(router)
         if closed:
             ok(how != "open", f"{what}: the router's connection is closed", how)
-        client = doors.how_it_ended(left, 20)
+        client = doors.how_it_ended(left)
         ok(client != "open", f"{what}: so is what it handed over", client)
         router.close(), left.close()
 
@@ -317,16 +325,15 @@ def check_vm_ends(s):
     """The VM ends while clients are connected, stream and wait: all of them see the end."""
     idle = [connect(where) for where in [s.echo, s.first] * 20]
     busy = [ask(s.tcp, "source 100000000000") for _ in range(4)]
-    doors.readable(busy, 20)
+    doors.readable(busy)
     begun = time.monotonic()
     s.vm.running.process.send_signal(signal.SIGKILL)
-    late = [sock for sock in idle + busy if doors.how_it_ended(sock, max(0.1, 10 - (time.monotonic() - begun))) == "open"]
-    seconds = time.monotonic() - begun
-    ok(not late and seconds < 5, f"44 clients saw the VM's end after {seconds:.2f} s", f"{len(late)} did not")
+    late = [sock for sock in idle + busy if doors.how_it_ended(sock) == "open"]
+    ok(not late, f"44 clients saw the VM's end after {time.monotonic() - begun:.2f} s", f"{len(late)} did not")
     for sock in idle + busy:
         sock.close()
-    s.vm.running.finish(10)
-    lib.wait_gone([pid for pid, line in lib.descendants().items() if "husk-vmm" in line and s.vm.name in line], 10)
+    s.vm.running.finish()
+    lib.wait_gone([pid for pid, line in lib.descendants().items() if "husk-vmm" in line and s.vm.name in line])
 
 
 class Ending:
@@ -336,7 +343,8 @@ class Ending:
         folder.mkdir()
         self.router = str(folder / "router.sock")
         image = home.have(images.busybox(), "busybox")
-        self.vm = doors.Vm(home, "-m", "256M", "-p", "0:7000", "--handoff", f"{self.router}:7000", image, "peer", "serve", "tcp:7000")
+        self.vm = doors.Vm(home, "-m", "256M", "--listen-wait", f"{lib.LIMIT}s", "-p", "0:7000", "--handoff",
+                           f"{self.router}:7000", image, "peer", "serve", "tcp:7000")
         self.vm.wait_for_doors()
         self.tcp = self.vm.door("tcp", 7000)
 
@@ -360,30 +368,29 @@ def check_last_words(s):
             total += len(chunk)
             time.sleep(len(chunk) / (2 << 20))  # a client of 2 MiB/s
     equal((total, right), (3000000, True), "a service that answers and is gone: its slow client gets every byte and an end")
-    equal([doors.how_it_ended(sock, 5) for sock in idle], ["eof"] * 20, "those that had nothing to come see the end as well")
-    equal(s.vm.running.finish(10).status, 7, "and the workload's status is told")
+    equal([doors.how_it_ended(sock) for sock in idle], ["eof"] * 20, "those that had nothing to come see the end as well")
+    equal(s.vm.running.finish().status, 7, "and the workload's status is told")
     for sock in idle:
         sock.close()
 
 
 def check_never_taken(s):
     with s.ask("last 1200000") as sock:
-        doors.readable([sock], 20)
+        doors.readable([sock])
         begun = time.monotonic()
-        equal(s.vm.running.finish(30).status, 7, "a client that never reads does not keep the VM")
-        seconds = time.monotonic() - begun
-        ok(0.8 < seconds < 6, f"for longer than {seconds:.2f} s")
+        equal(s.vm.running.finish().status, 7, "a client that never reads does not keep the VM")
+        print(f"# for longer than {time.monotonic() - begun:.2f} s")
         equal(doors.how_it_ended(sock), "reset", "it sees that its answer was cut: a reset")
 
 
 def check_cut(s):
     idle, busy = watched(s.tcp), s.ask("source 100000000000")
-    doors.readable([busy], 20)
+    doors.readable([busy])
     found = [pid for pid, line in lib.descendants(s.vm.running.pid).items() if "qemu-system" in line]
     equal(len(found), 1, "one QEMU")
     os.kill(found[0], signal.SIGKILL)
     equal([doors.how_it_ended(sock) for sock in (busy, idle)], ["reset"] * 2, "QEMU dies in mid-answer: a reset, no end")
-    s.vm.running.finish(10)
+    s.vm.running.finish()
 
 
 def check_tls_ends(s):
@@ -445,6 +452,7 @@ def test_behaviour(home):
         other = Served(home, folder / "b", SERVE, ["-p", "0:7009", "--listen-wait", "1s", "--handoff", f"{router}:7009"])
         other.router_nowhere = router
         third = Served(home, folder / "c")
+        doors.until(other.listens)
         ok(len({x.tcp for x in (s, other, third)}) == 3, "three VMs, three ports")
         before = [doors.ends(x.tcp)["eof"] for x in (s, other, third)]
         for x, times in ((other, 2), (third, 3)):
@@ -459,7 +467,7 @@ def test_behaviour(home):
         ok(s.vm.running.process.poll() is None, "the VM has lived through all of it", s.vm.errors())
         paths = [s.unix, s.first, s.router, str(s.home_exec)]
         s.vm.running.process.terminate()
-        equal(s.vm.running.finish(30).status, 0, "it ends as it is told")
+        equal(s.vm.running.finish().status, 0, "it ends as it is told")
         equal([p for p in paths if os.path.exists(p)], [], "and its doors' paths are gone")
         lib.none_left()
 

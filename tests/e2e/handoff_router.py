@@ -11,8 +11,10 @@ import socket
 import struct
 import threading
 
+import lib
 
-def connect_unix(path, timeout=30):
+
+def connect_unix(path, timeout=lib.LIMIT):
     """A connected unix stream socket; its path may be longer than an address has room for."""
     sock = socket.socket(socket.AF_UNIX)
     sock.settimeout(timeout)
