@@ -10,6 +10,7 @@ import signal
 import socket
 import stat
 import subprocess
+import time
 
 import images
 import lib
@@ -26,7 +27,7 @@ def connect(endpoint):
         host, _, port = endpoint.rpartition(":")
         sock = socket.socket(socket.AF_INET6 if host.startswith("[") else socket.AF_INET)
         address = (host.strip("[]"), int(port))
-    sock.settimeout(30)
+    sock.settimeout(lib.LIMIT)
     sock.connect(address)
     return sock
 
@@ -283,7 +284,7 @@ def test_library(home):
     equal(get(endpoint), b"hello\n", "a door that a program has opened answers, before anybody listened")
     name = home.vms()[0].name
     ok(endpoint in home.husk("port", name, "80").text, "the command sees it")
-    out, _ = program.communicate(timeout=60)
+    out, _ = program.communicate(timeout=lib.LIMIT)
     stats = json.loads(out)
     equal((program.returncode, stats["doors"][2]["connections"], stats["total"]["connections"]), (0, 1, 1),
           "its counters are told, and it is closed")
@@ -300,7 +301,7 @@ def test_tls(home):
     pair = f"{home.path / 'docker/cert.pem'}:{home.path / 'keep'}"
     running = start(home, "--name", "tls", "--tls", pair, "--tls-port", "0:80")
     endpoint = home.husk("port", "tls", "80/tls").text.strip()
-    curl = ["curl", "-sk", "-m", "30", f"https://{endpoint}/"]
+    curl = ["curl", "-sk", "-m", str(lib.LIMIT), f"https://{endpoint}/"]
     equal(subprocess.run(curl, capture_output=True).stdout, b"hello\n", "a tls door answers")
     ok(f"{endpoint} leads to port 80" in errors(running), "its port is said, too")
     served = [pid for pid, line in lib.descendants().items() if "husk-tls serve" in line]
@@ -315,9 +316,9 @@ def test_tls(home):
     equal(len(list(pathlib.Path(home.socket("exec.sock")).parent.glob("tls-*"))), 1, "and its directory")
     os.kill(left[0], signal.SIGKILL)
     lib.wait_gone(left)
-    for _ in range(1000):  # until the supervisor has seen it as well
-        if not doors(home, "tls", "tls"):
-            break
+    deadline = time.monotonic() + lib.LIMIT
+    while doors(home, "tls", "tls") and time.monotonic() < deadline:  # until the supervisor has seen it as well
+        pass
     ok(not doors(home, "tls", "tls") and running.process.poll() is None, "the other one's death closes its door, not the VM")
     log = next(p for p in home.vms()).joinpath("log").read_text(errors="replace")
     ok(f"tls door {endpoint} is closed" in log, "which the log says")
