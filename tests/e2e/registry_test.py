@@ -113,7 +113,7 @@ def test_pull_and_run(home):
 
         for name, word in (("team/none:1", "none"), ("team/stacked:no-such-tag", "no-such-tag")):
             done = home.husk("pull", f"{registry.host}/{name}")
-            ok(done.status != 0 and word in done.error and done.seconds < 30, f"{name}: not found, named", done)
+            ok(done.status != 0 and word in done.error, f"{name}: not found, named", done)
 
         # Two at once, of an image that is not there yet.
         registry.push(images.forty_five(), "many:1")
@@ -295,7 +295,7 @@ def test_faults_that_stay(home):
         )
         for what, fault in cases:
             server.fault = fault
-            done = home.husk("pull", server.name + ":stay", limit=60)
+            done = home.husk("pull", server.name + ":stay")
             ok(done.status not in (0, None) and done.status < 128 and done.err and not done.err.count(b"root:x:"),
                f"{what}: a clear error", done)
             ok(home.husk("image", "inspect", server.name + ":stay").status != 0, f"{what}: no image")
@@ -314,13 +314,13 @@ def test_hanging(home):
 
         def hang(handler, path):
             asked.set()
-            server.released.wait(60)
+            server.released.wait()
             return True
         server.fault = hang
         running = home.start("pull", server.name + ":hang")
-        ok(asked.wait(20), "the request has come")
+        ok(asked.wait(lib.LIMIT), "the request has come")
         running.process.send_signal(signal.SIGINT)
-        done = running.finish(15)
+        done = running.finish()
         ok(done.status not in (0, None), "Ctrl-C ends a pull that hangs", done)
         lib.none_left()
 
