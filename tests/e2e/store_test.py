@@ -290,7 +290,7 @@ def test_interrupted(home):
         for pid in victims if attempt == 2 else [running.pid]:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, sign)
-        done = running.finish(20)
+        done = running.finish()
         ok(done.status != 0, f"an import ends by {sign.name}", done)
         lib.none_left("its helper has ended with it")
         there = home.husk("image", "inspect", f"killed:{attempt}").status == 0
