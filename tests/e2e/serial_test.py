@@ -19,7 +19,7 @@ BYTES = bytes(range(256)) * 64 + b"\r\n\n\x03\x04\x13"
 
 def connect(path):
     sock = socket.socket(socket.AF_UNIX)
-    sock.settimeout(30)
+    sock.settimeout(lib.LIMIT)
     folder = os.open(os.path.dirname(path), os.O_PATH)
     try:
         sock.connect(f"/proc/self/fd/{folder}/{os.path.basename(path)}")
@@ -126,7 +126,7 @@ def test_vsock_policy(home):
         arrived = []
         running.wait_for(f"{ports[0]}: ".encode()) if policy == "none" else None
         for port, server in zip(ports, servers):
-            server.settimeout(30 if policy == "any" or port == seen["vsock_port"] else 0.1)
+            server.settimeout(lib.LIMIT if policy == "any" or port == seen["vsock_port"] else 0.1)
             try:
                 server.accept()[0].close()
                 arrived.append(port)
