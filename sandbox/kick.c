@@ -23,9 +23,9 @@ void kick_init(struct kick *kick, int signal)
 
 static void drop_timer(struct kick *kick)
 {
-	if (kick->timer_thread)
+	if (kick->timed)
 		timer_delete(kick->timer);
-	kick->timer_thread = 0;
+	kick->timed = false;
 }
 
 void kick_destroy(struct kick *kick)
@@ -64,31 +64,24 @@ static int tell_kvm(struct kick *kick, const struct kvm_vcpu *vcpu, struct husk_
 	return 0;
 }
 
-/** The timer of the thread that calls; it is kept, since most sandboxes are called from one thread only. */
+/** A timer for the thread that calls. It is not kept for the next call: one that was made for a thread which has ended stays
+ *  silent when another thread gets the same number, and making one costs little more than starting it. */
 static int start_timer(struct kick *kick, pid_t thread, struct husk_error *err)
 {
 	struct itimerspec when = {.it_value = {.tv_sec = (time_t)(kick->deadline / 1000000000),
 					  .tv_nsec = (long)(kick->deadline % 1000000000)}};
+	struct sigevent event = {.sigev_notify = SIGEV_THREAD_ID, .sigev_signo = kick->signal};
 
-	if (kick->timer_thread != thread) {
-		struct sigevent event = {.sigev_notify = SIGEV_THREAD_ID, .sigev_signo = kick->signal};
-		event._sigev_un._tid = thread;
+	event._sigev_un._tid = thread;
+	if (timer_create(CLOCK_MONOTONIC, &event, &kick->timer) < 0)
+		return error_errno(err, "make the timer of a deadline");
+	kick->timed = true;
+	if (timer_settime(kick->timer, TIMER_ABSTIME, &when, NULL) < 0) {
+		int rc = error_errno(err, "start the timer of a deadline");
 		drop_timer(kick);
-		if (timer_create(CLOCK_MONOTONIC, &event, &kick->timer) < 0)
-			return error_errno(err, "make the timer of a deadline");
-		kick->timer_thread = thread;
+		return rc;
 	}
-	if (timer_settime(kick->timer, TIMER_ABSTIME, &when, NULL) < 0)
-		return error_errno(err, "start the timer of a deadline");
 	return 0;
-}
-
-static void stop_timer(struct kick *kick)
-{
-	static const struct itimerspec never;
-
-	if (kick->timer_thread)
-		timer_settime(kick->timer, 0, &never, NULL);
 }
 
 static void take_pending(const struct kick *kick)
@@ -128,8 +121,7 @@ void kick_end(struct kick *kick)
 	pthread_mutex_lock(&kick->lock);
 	kick->running = false;
 	pthread_mutex_unlock(&kick->lock);
-	if (kick->deadline)
-		stop_timer(kick);
+	drop_timer(kick);
 	if (kick->deadline || __atomic_load_n(&kick->canceled, __ATOMIC_SEQ_CST))
 		take_pending(kick);
 	pthread_sigmask(SIG_SETMASK, &kick->before, NULL);

@@ -30,8 +30,8 @@ struct kick {
 	sigset_t told; /* the mask that KVM was told last */
 	bool tells; /* told is valid */
 	uint64_t deadline; /* CLOCK_MONOTONIC, ns; 0: none */
-	timer_t timer; /* of timer_thread */
-	pid_t timer_thread; /* 0: no timer yet */
+	timer_t timer; /* that sends the kick to thread */
+	bool timed; /* there is one */
 };
 
 void kick_init(struct kick *kick, int signal);
