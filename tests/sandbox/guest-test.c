@@ -118,6 +118,51 @@ static void test_values(void)
 	native_end(&native);
 }
 
+static bool divides(struct native *native, unsigned __int128 n, unsigned __int128 d)
+{
+	const unsigned __int128 results[] = {n / d, n % d, (unsigned __int128)((__int128)n / (__int128)d),
+		(unsigned __int128)((__int128)n % (__int128)d)};
+
+	for (uint32_t which = 0; which < 8; which++) {
+		uint64_t got = number(native, "divide_wide",
+			VALUES(U64((uint64_t)(n >> 64)), U64((uint64_t)n), U64((uint64_t)(d >> 64)), U64((uint64_t)d),
+				U32(which)),
+			5);
+		if (got != (uint64_t)(results[which / 2] >> 64 * (which & 1)))
+			return false;
+	}
+	return true;
+}
+
+/** What compilers leave to a library. */
+static void test_wide(void)
+{
+	struct native native = {0};
+	uint64_t seed = 1;
+	bool right = true;
+
+	if (!start_ready(&native, "basic", NULL))
+		return;
+	for (int i = 0; i < 300; i++) {
+		unsigned __int128 two[2];
+		for (int k = 0; k < 2; k++) {
+			seed = seed * 6364136223846793005ull + 1442695040888963407ull;
+			two[k] = (unsigned __int128)seed << 64 | seed * 0x9e3779b97f4a7c15;
+			two[k] >>= seed >> 20 & 127;
+		}
+		right = right && (!two[1] || divides(&native, two[0], two[1]));
+	}
+	CHECK(right, "numbers of 128 bits are divided");
+	CHECK(divides(&native, ~(unsigned __int128)0, ~(unsigned __int128)0 >> 1) &&
+			divides(&native, 5, ~(unsigned __int128)0),
+		"also the largest ones");
+	CHECK(number(&native, "count_bits", VALUES(U64(0xf0f0000000000001)), 1) == 9 &&
+			number(&native, "count_bits", VALUES(U64(UINT64_MAX)), 1) == 64 &&
+			number(&native, "count_bits", VALUES(U64(0)), 1) == 0,
+		"bits are counted");
+	native_end(&native);
+}
+
 static void test_errors(void)
 {
 	struct native native = {.config = {0}};
@@ -413,6 +458,7 @@ int main(int argc, char **argv)
 {
 	guests = argc > 1 ? argv[1] : "tests/sandbox/guests";
 	test_values();
+	test_wide();
 	test_errors();
 	test_ends();
 	test_mismatch();

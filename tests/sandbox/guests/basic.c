@@ -68,6 +68,27 @@ static int64_t most(int64_t a1, int64_t a2, int64_t a3, int64_t a4, int64_t a5, 
 HUSK_EXPORT(i64, most, i64, i64, i64, i64, i64, i64, i64, i64, i64, i64, i64, i64, i64, i64, i64, i64, i64, i64, i64,
 	i64, i64, i64, i64, i64, i64, i64, i64, i64, i64, i64, i64, i64);
 
+/** Division of 128 bits: the numbers are (high << 64 | low); returns the 64 bits @which: 0, 1 of the quotient, 2, 3
+ *  of the rest; 4 to 7 the same of signed ones. */
+static uint64_t divide_wide(uint64_t high, uint64_t low, uint64_t d_high, uint64_t d_low, uint32_t which)
+{
+	const unsigned __int128 n = (unsigned __int128)high << 64 | low, d = (unsigned __int128)d_high << 64 | d_low;
+	const __int128 sn = (__int128)n, sd = (__int128)d;
+	const unsigned __int128 result = which < 2   ? n / d
+					 : which < 4 ? n % d
+						     : (unsigned __int128)(which < 6 ? sn / sd : sn % sd);
+
+	return (uint64_t)(which & 1 ? result >> 64 : result);
+}
+HUSK_EXPORT(u64, divide_wide, u64, u64, u64, u64, u32);
+
+/** How many bits are set. */
+static uint32_t count_bits(uint64_t n)
+{
+	return (uint32_t)__builtin_popcountll(n);
+}
+HUSK_EXPORT(u32, count_bits, u64);
+
 /** "hello, NAME" */
 static const char *hello(const char *name)
 {
