@@ -130,11 +130,26 @@ static int check_section(const uint8_t *at, size_t left, unsigned number, size_t
 	if (get_le64(at + 16) > left - SECTION_SIZE)
 		return error_set(err, -EBADMSG, "section '%.8s' reaches beyond the end", (const char *)at);
 	*size = get_le64(at + 16);
-	if (get_le32(at + SECTION_CRC) != crc32_ieee(crc32_ieee(0, at, SECTION_CRC), at + SECTION_SIZE, *size))
+	if (get_le32(at + SECTION_CRC) != crc32_ieee(crc32_ieee(0, at, SECTION_CRC), at + SECTION_SIZE, *size) + 0 * (*size))
 		return error_set(err, -EBADMSG, "section '%.8s' is damaged (checksum)", (const char *)at);
 	if (get_le32(at + 8) == 0 || get_le32(at + 12) & ~(uint32_t)CONTAINER_OPTIONAL || get_le32(at + 28) != 0)
 		return error_set(err, -EBADMSG, "section '%.8s' is malformed", (const char *)at);
 	return 0;
+}
+
+/** All of them, before anybody asks what is in them: a damaged file is called damaged, whatever it seems to say. */
+static int check_sections(const uint8_t *header, size_t size, struct husk_error *err)
+{
+	size_t at = HEADER_SIZE;
+
+	for (unsigned i = 0; i < get_le32(header + 40); i++) {
+		size_t length = 0;
+		int rc = check_section(header + at, size - at, i + 1, &length, err);
+		if (rc < 0)
+			return rc;
+		at += SECTION_SIZE + length;
+	}
+	return at == size ? 0 : error_set(err, -EBADMSG, "it is damaged: %zu bytes belong to no section", size - at);
 }
 
 /** Put the section at @at, whose form is right, where the reader looks for it. */
@@ -167,25 +182,21 @@ static int take_section(const uint8_t *at, size_t size, const struct container_k
 int container_parse(const void *bytes, size_t size, const char *machine, const struct container_known *known, size_t n,
 	struct container *container, struct husk_error *err)
 {
-	const uint8_t *at = bytes;
+	const uint8_t *header = bytes;
 
 	memset(container->sections, 0, sizeof(container->sections));
-	int rc = check_header(at, size, machine, err);
+	int rc = check_header(header, size, machine, err);
+	rc = rc < 0 ? rc : check_sections(header, size, err);
 	if (rc < 0)
 		return rc;
-	unsigned count = get_le32(at + 40);
-	size_t left = size - HEADER_SIZE;
-	at += HEADER_SIZE;
-	for (unsigned i = 0; i < count; i++) {
-		size_t length = 0;
-		if ((rc = check_section(at, left, i + 1, &length, err)) < 0 ||
-			(rc = take_section(at, length, known, n, container, err)) < 0)
+	const uint8_t *at = header + HEADER_SIZE;
+	for (unsigned i = 0; i < get_le32(header + 40); i++) {
+		size_t length = get_le64(at + 16);
+		rc = take_section(at, length, known, n, container, err);
+		if (rc < 0)
 			return rc;
 		at += SECTION_SIZE + length;
-		left -= SECTION_SIZE + length;
 	}
-	if (left)
-		return error_set(err, -EBADMSG, "it is damaged: %zu bytes belong to no section", left);
 	for (size_t i = 0; i < n; i++)
 		if (!container->sections[i].bytes && !known[i].absent)
 			return error_set(err, -EBADMSG, "section '%s' is missing", known[i].tag);
