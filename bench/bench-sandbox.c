@@ -262,6 +262,7 @@ int main(int argc, char **argv)
 	struct husk_sandbox_image *image;
 	const struct kvm *kvm;
 
+	setvbuf(stdout, NULL, _IOLBF, 0);
 	raw = argc > 1 && strcmp(argv[1], "--raw") == 0;
 	argv += raw;
 	unsigned rounds = argc - raw > 2 ? (unsigned)atoi(argv[2]) : 1000;

@@ -3,7 +3,6 @@
 #include "sandbox/kick.h"
 
 #include <string.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
 #define KERNEL_SIGSET_SIZE 8 /* bytes of the kernel's own signal set, 64 signals */
@@ -66,13 +65,13 @@ static int tell_kvm(struct kick *kick, const struct kvm_vcpu *vcpu, struct husk_
 
 /** A timer for the thread that calls. It is not kept for the next call: one that was made for a thread which has ended stays
  *  silent when another thread gets the same number, and making one costs little more than starting it. */
-static int start_timer(struct kick *kick, pid_t thread, struct husk_error *err)
+static int start_timer(struct kick *kick, struct husk_error *err)
 {
 	struct itimerspec when = {.it_value = {.tv_sec = (time_t)(kick->deadline / 1000000000),
 					  .tv_nsec = (long)(kick->deadline % 1000000000)}};
 	struct sigevent event = {.sigev_notify = SIGEV_THREAD_ID, .sigev_signo = kick->signal};
 
-	event._sigev_un._tid = thread;
+	event._sigev_un._tid = gettid();
 	if (timer_create(CLOCK_MONOTONIC, &event, &kick->timer) < 0)
 		return error_errno(err, "make the timer of a deadline");
 	kick->timed = true;
@@ -96,21 +95,21 @@ static void take_pending(const struct kick *kick)
 int kick_begin(struct kick *kick, const struct kvm_vcpu *vcpu, uint64_t timeout_ns, struct husk_error *err)
 {
 	const sigset_t set = only(kick->signal);
-	pid_t thread = gettid();
 	uint64_t now = timeout_ns ? kick_now() : 0;
 
 	pthread_sigmask(SIG_BLOCK, &set, &kick->before);
+	kick->blocked = sigismember(&kick->before, kick->signal);
 	int rc = tell_kvm(kick, vcpu, err);
 	kick->deadline = !timeout_ns ? 0 : timeout_ns < UINT64_MAX / 2 - now ? now + timeout_ns : UINT64_MAX / 2;
 	if (rc == 0 && timeout_ns)
-		rc = start_timer(kick, thread, err);
+		rc = start_timer(kick, err);
 	if (rc < 0) {
 		pthread_sigmask(SIG_SETMASK, &kick->before, NULL);
 		return rc;
 	}
 	__atomic_store_n(&kick->canceled, false, __ATOMIC_SEQ_CST);
 	pthread_mutex_lock(&kick->lock);
-	kick->thread = thread;
+	kick->thread = pthread_self();
 	kick->running = true;
 	pthread_mutex_unlock(&kick->lock);
 	return 0;
@@ -124,7 +123,8 @@ void kick_end(struct kick *kick)
 	drop_timer(kick);
 	if (kick->deadline || __atomic_load_n(&kick->canceled, __ATOMIC_SEQ_CST))
 		take_pending(kick);
-	pthread_sigmask(SIG_SETMASK, &kick->before, NULL);
+	if (!kick->blocked)
+		pthread_sigmask(SIG_SETMASK, &kick->before, NULL);
 }
 
 int kick_check(struct kick *kick, bool interrupted)
@@ -143,7 +143,7 @@ int kick_cancel(struct kick *kick)
 	pthread_mutex_lock(&kick->lock);
 	if (kick->running) {
 		__atomic_store_n(&kick->canceled, true, __ATOMIC_SEQ_CST);
-		rc = tgkill(getpid(), kick->thread, kick->signal) < 0 ? -errno : 0;
+		rc = -pthread_kill(kick->thread, kick->signal);
 	}
 	pthread_mutex_unlock(&kick->lock);
 	return rc;

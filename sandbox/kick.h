@@ -25,8 +25,9 @@ struct kick {
 	pthread_mutex_t lock; /* of running and thread: held for moments */
 	bool running;
 	bool canceled; /* atomic */
-	pid_t thread; /* that the call runs in */
+	pthread_t thread; /* that the call runs in */
 	sigset_t before; /* its mask, for kick_end() */
+	bool blocked; /* the signal was blocked in it anyway */
 	sigset_t told; /* the mask that KVM was told last */
 	bool tells; /* told is valid */
 	uint64_t deadline; /* CLOCK_MONOTONIC, ns; 0: none */
