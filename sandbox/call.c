@@ -45,8 +45,8 @@ static int unreadable(struct husk_sandbox *s, const struct signature *f, const c
 static int take_result(
 	struct husk_sandbox *s, const struct signature *f, struct husk_sandbox_value *result, struct husk_error *err)
 {
-	struct codec_values values = {0};
-	struct husk_error why = {0};
+	struct codec_values values;
+	struct husk_error why;
 	uint64_t size = 0;
 	int rc = codec_read_result(s->output, s->config.output, f, &values, &size, &why);
 
@@ -58,14 +58,14 @@ static int take_result(
 		return 0;
 	}
 	*result = values.n ? values.values[0] : (struct husk_sandbox_value){.type = HUSK_SANDBOX_VOID};
-	/* The one allocation of a result holds its bytes from the start, and is the caller's now. */
+	/* The allocation that its bytes lie in begins with them, and is the caller's now. */
 	return 0;
 }
 
 static int take_error(struct husk_sandbox *s, const struct signature *f, struct husk_error *err)
 {
 	char message[SANDBOX_MESSAGE_MAX + 1];
-	struct husk_error why = {0};
+	struct husk_error why;
 	int rc = codec_read_error(s->output, s->config.output, &s->report.code, message, &why);
 
 	if (rc < 0)

@@ -311,10 +311,10 @@ static int take_values(
 		nuls += has_bytes((enum husk_sandbox_type)head->slots[i].type);
 	if (nuls && !(copy = malloc(bytes + nuls)))
 		return error_set(err, -ENOMEM, "no memory for %" PRIu64 " bytes from the guest", bytes);
-	struct husk_sandbox_value values[SANDBOX_ARGS_MAX] = {0};
+	struct husk_sandbox_value *values = out->values;
 	for (unsigned i = 0; i < n; i++) {
 		const struct sandbox_slot *slot = &head->slots[i];
-		values[i].type = (enum husk_sandbox_type)slot->type;
+		values[i] = (struct husk_sandbox_value){.type = (enum husk_sandbox_type)slot->type};
 		if (!has_bytes(values[i].type)) {
 			take_number(slot, &values[i]);
 			continue;
@@ -327,7 +327,6 @@ static int take_values(
 		values[i].bytes.size = slot->value;
 		at += slot->value + 1;
 	}
-	memcpy(out->values, values, sizeof(values));
 	out->n = n;
 	out->bytes = steal_pointer(&copy);
 	return 0;
@@ -336,7 +335,8 @@ static int take_values(
 void codec_values_clear(struct codec_values *values)
 {
 	free(values->bytes);
-	*values = (struct codec_values){0};
+	values->bytes = NULL;
+	values->n = 0;
 }
 
 /** Read a frame of @n values of @types. */
@@ -368,7 +368,7 @@ int codec_read_result(const void *from, uint64_t room, const struct signature *s
 int codec_read_error(const void *from, uint64_t room, int32_t *code, char *message, struct husk_error *err)
 {
 	static const enum husk_sandbox_type types[2] = {HUSK_SANDBOX_I32, HUSK_SANDBOX_STRING};
-	struct codec_values values = {0};
+	struct codec_values values;
 	struct head head;
 	uint64_t bytes;
 	int rc = read_head(from, room, 0, types, 2, &head, &bytes, err);

@@ -30,7 +30,8 @@ int codec_write_reply(void *to, uint64_t room, const struct signature *signature
 
 /** Values that were read, and the one allocation that their bytes lie in. */
 struct codec_values {
-	struct husk_sandbox_value values[SANDBOX_ARGS_MAX];
+	struct husk_sandbox_value
+		values[SANDBOX_ARGS_MAX]; /* n of them; the others are not set: this is on every call's path */
 	unsigned n;
 	void *bytes; /* malloc'ed, or NULL */
 };

@@ -38,8 +38,9 @@ static int serve(
 	struct husk_sandbox *s, const struct host_function *f, const struct codec_values *args, struct husk_error *err)
 {
 	struct husk_sandbox_value result = {.type = f->signature.result};
-	struct husk_error why = {.message = "no reason was given"};
+	struct husk_error why;
 
+	why.message[0] = 0;
 	s->stats.host_calls++;
 	int rc = f->function(f->data, args->values, args->n, &result, &why);
 	if (rc == 0) {
@@ -48,14 +49,14 @@ static int serve(
 			return 0;
 	}
 	/* What the function said, or why its result is none: for the guest to know. */
-	rc = reply(s, f, NULL, rc > 0 ? -EINVAL : rc, why.message, &why);
+	rc = reply(s, f, NULL, rc > 0 ? -EINVAL : rc, why.message[0] ? why.message : "no reason was given", &why);
 	return rc < 0 ? violation(s, rc, &why, err) : 0;
 }
 
 int host_call(struct husk_sandbox *s, struct husk_error *err)
 {
-	struct husk_error why = {0};
-	struct codec_values args = {0};
+	struct husk_error why;
+	struct codec_values args;
 	uint32_t which = 0;
 	uint64_t size = 0;
 

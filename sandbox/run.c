@@ -123,7 +123,8 @@ static int on_unknown(struct husk_sandbox *s, struct husk_error *err)
 static int (*const exits[])(struct husk_sandbox *s, struct husk_error *err) = {
 	[KVM_EXIT_UNKNOWN] = on_unknown,
 	[KVM_EXIT_IO] = on_io,
-	[KVM_EXIT_DEBUG] = on_nothing, /* a single step, which bench/bench-sandbox.c counts; a guest cannot ask for them */
+	[KVM_EXIT_DEBUG] =
+		on_nothing, /* a single step, which bench/bench-sandbox.c counts; a guest cannot ask for them */
 	[KVM_EXIT_HLT] = on_halt,
 	[KVM_EXIT_MMIO] = on_mmio,
 	[KVM_EXIT_IRQ_WINDOW_OPEN] = on_nothing,
@@ -178,7 +179,8 @@ static int run(struct husk_sandbox *s, struct husk_error *err)
 
 int run_guest(struct husk_sandbox *s, uint64_t timeout_ns, struct husk_error *err)
 {
-	s->report = (struct husk_sandbox_report){0};
+	if (s->report.reason != HUSK_SANDBOX_FINE)
+		s->report = (struct husk_sandbox_report){0};
 	int rc = kick_begin(&s->kick, &s->vcpu, timeout_ns, err);
 	if (rc < 0)
 		return sandbox_blame(
