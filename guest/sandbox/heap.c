@@ -266,10 +266,12 @@ static struct block *block_of(void *pointer, const char *what)
 {
 	struct block *block = (struct block *)pointer - 1;
 
-	if ((uint64_t)pointer % UNIT || (char *)block < heap.first || (char *)pointer > heap.top)
+	if ((uint64_t)pointer % UNIT || (char *)block < heap.first || (char *)pointer > heap.clean)
 		husk_abort(-1, "%s(%p): no block of the heap", what, pointer);
-	check(block);
-	if (block->use != USED)
+	bool given_back = (char *)pointer > heap.top; /* to what is behind the last block */
+	if (!given_back)
+		check(block);
+	if (given_back || block->use != USED)
 		husk_abort(-1, "%s(%p): it was freed before", what, pointer);
 	if ((char *)behind(block) != heap.top)
 		check(behind(block));
