@@ -11,8 +11,8 @@
  * Without libFuzzer: replay.c. With it, in bash:
  *
  *   clang -g -O1 -fsanitize=fuzzer,address,undefined -D_GNU_SOURCE -DHUSK_VERSION='"0"' -I. -Iinclude -pthread \
- *     -o sandbox-load-fuzz fuzz/sandbox-load-fuzz.c tests/sandbox/test_{program,snapshot}.c sandbox/[a-z]*.c snapshot/[a-z]*.c \
- *     kvm/kvm.c memory/memory.c base/{adopt,buffer,error,fd,path,tlv}.c &&
+ *     -o sandbox-load-fuzz fuzz/sandbox-load-fuzz.c tests/sandbox/test_{program,snapshot}.c sandbox/[a-z]*.c \
+ *     snapshot/[a-z]*.c kvm/kvm.c memory/memory.c base/{adopt,buffer,error,fd,path,tlv}.c &&
  *     ./sandbox-load-fuzz -max_len=256 fuzz/corpus/sandbox-load
  */
 #include "base/bytes.h"
