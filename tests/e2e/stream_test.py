@@ -79,7 +79,7 @@ def test_ends(home):
     running.wait_for(b"first\n")
     running.process.stdout.close()
     running.process.stdout = None
-    done = running.finish(60)
+    done = running.finish()
     equal(done.status, 9, "a closed stdout reaches the workload as a write error", done)
 
     done = home.run("-i", image, "sh", "-c", "cat; echo after end of file", input=b"")
