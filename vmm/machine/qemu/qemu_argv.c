@@ -82,7 +82,11 @@ static void add_base(struct argv_builder *b, const struct qemu_start *s)
 	add(b, "-cpu");
 	add(b, "max,-erms");
 	add(b, "-smp");
-	add(b, "cpus=%" PRIu32 ",sockets=1,cores=%" PRIu32 ",threads=1", s->cpus, s->cpus);
+	/* Room for a second CPU keeps QEMU from leaving out memory barriers and from making locked instructions ordinary ones,
+	 * as 7.2 does for a machine that can only have one (CF_PARALLEL in its accel/tcg). The guest's CPU is not alone: the
+	 * worker reads and writes the same rings, and there an order that is not kept is a kick or an interrupt too few. */
+	uint32_t most = s->cpus > 1 ? s->cpus : 2;
+	add(b, "cpus=%" PRIu32 ",maxcpus=%" PRIu32 ",sockets=1,cores=%" PRIu32 ",threads=1", s->cpus, most, most);
 }
 
 static void add_channels(struct argv_builder *b, const struct qemu_start *s)
