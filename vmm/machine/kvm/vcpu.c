@@ -14,6 +14,7 @@
 #include <sys/prctl.h>
 
 #define CPUID_ENTRIES 256
+#define STACK_SIZE (512u << 10) /* of a vCPU's thread: the usual 8 MiB get huge pages, where all memory does */
 
 static int set_cpuid(struct vcpu *v, struct husk_error *err)
 {
@@ -214,13 +215,18 @@ static void *run(void *data)
 int vcpu_start(struct vcpu *vcpu, struct husk_error *err)
 {
 	sigset_t all, before;
+	pthread_attr_t attributes;
 
+	if (pthread_attr_init(&attributes))
+		return error_set(err, -ENOMEM, "start the thread of vCPU %u: out of memory", vcpu->index);
+	pthread_attr_setstacksize(&attributes, STACK_SIZE);
 	/* The process's signals are the loop's thread's; a vCPU takes kicks alone. */
 	sigfillset(&all);
 	sigdelset(&all, KVM_KICK_SIGNAL);
 	pthread_sigmask(SIG_BLOCK, &all, &before);
-	int rc = pthread_create(&vcpu->thread, NULL, run, vcpu);
+	int rc = pthread_create(&vcpu->thread, &attributes, run, vcpu);
 	pthread_sigmask(SIG_SETMASK, &before, NULL);
+	pthread_attr_destroy(&attributes);
 	if (rc)
 		return error_set(err, -rc, "start the thread of vCPU %u: %s", vcpu->index, strerror(rc));
 	vcpu->running = true;
