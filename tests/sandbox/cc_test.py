@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""husk sandbox cc and what husk sandbox run does without KVM. usage: cc_test.py HUSK PKG_CONFIG_DIR"""
+"""husk sandbox cc and what husk sandbox run does without KVM. usage: cc_test.py HUSK PKG_CONFIG_DIR SOURCE"""
 
 import os
 import shutil
@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 
-HUSK, PKG_CONFIG_DIR = map(os.path.abspath, sys.argv[1:3])
+HUSK, PKG_CONFIG_DIR, SOURCE = map(os.path.abspath, sys.argv[1:4])
 count = failed = 0
 
 PROGRAM = r"""
@@ -133,6 +133,19 @@ with tempfile.TemporaryDirectory(prefix="husk-cc-") as where:
     done = run("gcc", *flags[:at], "program.c", "-o", "s.elf", *flags[at:])
     check(at and done == (0, "", ""), "pkg-config has the same flags", (flags, done))
     check_program("pkg-config", "s.elf")
+
+    # What the manual shows compiles: a program, and what calls it.
+    with open(SOURCE + "/docs/sandbox.md") as file:
+        guest, host = [part.split("```")[0] for part in file.read().split("```c\n")[1:3]]
+    with open("hello.c", "w") as file:
+        file.write(guest)
+    with open("call.c", "w") as file:
+        file.write(host)
+    done = run(HUSK, "sandbox", "cc", "-Wall", "-Wextra", "-Werror", "hello.c", "-o", "hello.elf")
+    check(done == (0, "", ""), "the manual's program compiles", done)
+    check(run(HUSK, "sandbox", "run", "hello.elf")[1] == "functions:\n  i32 add(i32, i32)\n  string greet(string)\n", "and has two functions")
+    done = run("gcc", "-Wall", "-Wextra", "-Werror", "-fsyntax-only", "-I", SOURCE + "/include", "call.c")
+    check(done == (0, "", ""), "so does what calls it", done)
 
     # A runtime that was moved is complete.
     moved = os.path.join(where, "moved, here")
