@@ -30,12 +30,24 @@ static void map_anonymous(struct sandbox_range range, int prot)
 	map_at(range.at, range.size, prot, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 }
 
-static void write_info(const struct native *native, const struct sandbox_named *names, unsigned n_names)
+/** A buffer that both processes map. */
+static uint8_t *share(uint64_t size, int *fd)
+{
+	*fd = memfd_create("buffer", MFD_CLOEXEC);
+	if (*fd < 0 || ftruncate(*fd, (off_t)size) < 0)
+		return NULL;
+	void *at = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, *fd, 0);
+	return at == MAP_FAILED ? NULL : at;
+}
+
+/** What the child maps as its info pages; written here, because a sanitizer does not know the child's addresses. */
+static bool write_info(const struct native *native, const struct sandbox_named *names, unsigned n_names, int *fd)
 {
 	const struct sandbox_places *places = &native->places;
-	struct sandbox_info *info = (struct sandbox_info *)places->info.at;
+	struct sandbox_info *info = (struct sandbox_info *)share(places->info.size, fd);
 
-	map_anonymous(places->info, PROT_READ | PROT_WRITE);
+	if (!info)
+		return false;
 	*info = (struct sandbox_info){
 		.magic = SANDBOX_INFO_MAGIC,
 		.protocol = SANDBOX_PROTOCOL,
@@ -48,12 +60,14 @@ static void write_info(const struct native *native, const struct sandbox_named *
 		.output = places->output,
 		.n_names = n_names,
 	};
-	memcpy(info->names, names, n_names * sizeof(*names));
-	mprotect(info, places->info.size, PROT_READ);
+	if (n_names)
+		memcpy(info->names, names, n_names * sizeof(*names));
+	munmap(info, places->info.size);
+	return true;
 }
 
 /** In the child: everything where a sandbox has it. Does not return. */
-static void become(const struct native *native, const int fds[3], const struct sandbox_named *names, unsigned n_names)
+static void become(const struct native *native, const int fds[4])
 {
 	const struct husk_sandbox_image *image = native->image;
 
@@ -68,21 +82,11 @@ static void become(const struct native *native, const int fds[3], const struct s
 	map_at(native->places.input.at, native->places.input.size, PROT_READ | PROT_WRITE, MAP_SHARED, fds[0], 0);
 	map_at(native->places.output.at, native->places.output.size, PROT_READ | PROT_WRITE, MAP_SHARED, fds[1], 0);
 	map_at(SANDBOX_REGIONS, SANDBOX_PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, fds[2], 0);
-	write_info(native, names, n_names);
+	map_at(native->places.info.at, native->places.info.size, PROT_READ, MAP_SHARED, fds[3], 0);
 	if (ptrace(PTRACE_TRACEME, 0, NULL, NULL) < 0)
 		_exit(101);
 	raise(SIGSTOP);
 	_exit(102);
-}
-
-/** A buffer that both processes map. */
-static uint8_t *share(uint64_t size, int *fd)
-{
-	*fd = memfd_create("buffer", MFD_CLOEXEC);
-	if (*fd < 0 || ftruncate(*fd, (off_t)size) < 0)
-		return NULL;
-	void *at = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, *fd, 0);
-	return at == MAP_FAILED ? NULL : at;
 }
 
 static bool stand_at_entry(struct native *native)
@@ -112,7 +116,7 @@ static bool stand_at_entry(struct native *native)
 
 bool native_load(struct native *native, const char *path, const struct sandbox_named *names, unsigned n_names)
 {
-	int fds[3] = {-1, -1, -1};
+	int fds[4] = {-1, -1, -1, -1};
 
 	if (!native->config.size) {
 		husk_sandbox_config_init(&native->config);
@@ -126,13 +130,13 @@ bool native_load(struct native *native, const char *path, const struct sandbox_n
 	native->output = share(native->config.output, &fds[1]);
 	native->shared = share(SANDBOX_PAGE, &fds[2]);
 	fflush(stdout);
-	if (native->input && native->output && native->shared)
+	if (native->input && native->output && native->shared && write_info(native, names, n_names, &fds[3]))
 		native->pid = fork();
 	if (native->pid == 0) {
 		prctl(PR_SET_PDEATHSIG, SIGKILL);
-		become(native, fds, names, n_names);
+		become(native, fds);
 	}
-	for (unsigned i = 0; i < 3; i++)
+	for (unsigned i = 0; i < 4; i++)
 		if (fds[i] >= 0)
 			close(fds[i]);
 	if (native->pid > 0 && stand_at_entry(native))
