@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-# timeout: 150
+# timeout: 300
 """cli_test.py - the command line without a VM: help, strict values, what is missing is named, exit 125."""
 import os
 import json

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-# timeout: 200
+# timeout: 400
 """disk_test.py - disks of the user's: order, names, serial numbers, read-only enforced outside, persistence, locks."""
 import json
 import os

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-# timeout: 240
+# timeout: 480
 """doors_cli_test.py - doors as users open them: run, expose, unexpose, port, inspect, stats; what is refused; what stays."""
 import contextlib
 import json

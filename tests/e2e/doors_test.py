@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-# timeout: 300
+# timeout: 600
 """doors_test.py - how doors behave: who waits and how long, how connections end, what bad peers cost, and many of them.
 
 The other end in the guest is guest/peer.c, which does what its client's first line says.

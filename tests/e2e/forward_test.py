@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-# timeout: 150
+# timeout: 300
 """forward_test.py - the agent's FORWARD and LISTENERS in a real guest, spoken over exec.sock as a door speaks them."""
 import hashlib
 import ipaddress

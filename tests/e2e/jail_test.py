@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-# timeout: 200
+# timeout: 400
 """jail_test.py - the shell around a live VM's worker and QEMU, seen from the host through /proc, and what it leaves working."""
 import os
 import re

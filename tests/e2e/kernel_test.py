@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-# timeout: 200
+# timeout: 400
 """kernel_test.py - the tuned guest kernel, where it is built, and the choice between it and the distribution's."""
 import json
 import re

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-# timeout: 200
+# timeout: 400
 """layers_test.py - what a stack of layers looks like from inside: ours, umoci's, buildah's, forty-five, a whole Debian."""
 import re
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-# timeout: 280
+# timeout: 560
 """lifecycle_test.py - signals, timeouts, names, and the death of each process of a VM: it ends, is named, leaves nothing."""
 import os
 import signal

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-# timeout: 200
+# timeout: 400
 """registry_test.py - pulls from a real docker-registry on loopback that skopeo filled, and from one that misbehaves."""
 import base64
 import contextlib

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-# timeout: 280
+# timeout: 560
 """run_test.py - what an image's config and the options of `husk run` do inside, and the exit status outside."""
 import os
 import pathlib

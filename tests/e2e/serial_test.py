@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-# timeout: 240
+# timeout: 480
 """serial_test.py - where the guest's console goes: serial sinks, with husk's agent and with a foreign initramfs."""
 import json
 import os

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-# timeout: 300
+# timeout: 600
 """services_test.py - real services in a guest, and their everyday clients on the host, through doors of every kind.
 
 nginx, Python's http.server, redis and PostgreSQL of Debian run in one VM; curl, wrk, redis-benchmark, pgbench, psql and

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-# timeout: 240
+# timeout: 480
 """store_test.py - sources into the store and what hostile, broken and unlucky ones leave behind: no VM is started."""
 import contextlib
 import gzip

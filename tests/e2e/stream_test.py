@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-# timeout: 240
+# timeout: 480
 """stream_test.py - stdin, stdout and stderr: separate, whole, binary, ending when the workload's do; with pipes, files and
 a terminal."""
 import errno

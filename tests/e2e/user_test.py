@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-# timeout: 150
+# timeout: 300
 """user_test.py - husk for an ordinary user: the whole way from import to exit status, without any privilege.
 
 As root it becomes a user that owns nothing (65534) with a home of its own, and husk is installed where that user can read.

@@ -4,7 +4,7 @@
 
 The supervisor is started by hand (vmm_launch.py), so that what is tested is husk-vmm and not what the engine makes of it.
 """
-# timeout: 360
+# timeout: 720
 import os
 import select
 import shutil

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-# timeout: 200
+# timeout: 400
 """vsock_test.py - the doors of a running VM: vsock.sock both ways, exec.sock, and the agent that answers the host only."""
 import hashlib
 import os
