@@ -352,8 +352,11 @@ static int put_memory_back(struct husk_sandbox *s, struct husk_sandbox_snapshot 
 	}
 	for (unsigned i = 0; rc == 0 && i < s->cells.n; i++)
 		s->cells.list[i].shadow = snapshot->cells[i].shadow;
-	if (rc == 0)
+	if (rc == 0) {
 		sync_with(s, snapshot);
+		/* The shadows are the truth: the memory of a snapshot that was loaded may say something else. */
+		cells_publish(&s->cells, &s->areas);
+	}
 	return rc;
 }
 

@@ -75,9 +75,28 @@ static void test_malformed_entries(void)
 	CHECK(tlv_string(&nul) == NULL, "a string with a NUL inside is refused");
 }
 
+/** Long strings are summed in another way than short ones. */
+static void test_long_checksum(void)
+{
+	static uint8_t bytes[20000];
+	unsigned wrong = 0;
+
+	for (size_t i = 0; i < sizeof(bytes); i++)
+		bytes[i] = (uint8_t)(i * i >> 3);
+	for (size_t n = 4080; n < sizeof(bytes) - 7; n += 997)
+		for (size_t from = 0; from < 8; from++) {
+			uint32_t pieces = 77;
+			for (size_t at = 0; at < n; at += 100)
+				pieces = crc32_ieee(pieces, bytes + from + at, n - at < 100 ? n - at : 100);
+			wrong += crc32_ieee(77, bytes + from, n) != pieces;
+		}
+	CHECK(wrong == 0, "CRC-32 of much at once is that of its pieces");
+}
+
 int main(void)
 {
 	CHECK(crc32_ieee(0, "123456789", 9) == 0xcbf43926, "CRC-32 has its check value");
+	test_long_checksum();
 	CHECK(crc32_ieee(crc32_ieee(0, "12345", 5), "6789", 4) == 0xcbf43926, "CRC-32 continues");
 	test_round_trip();
 	test_damage();

@@ -3,6 +3,8 @@
 #include "rig.h"
 
 #include "base/path.h"
+#include "sandbox/snapshot.h"
+#include "snapshot/memory_file.h"
 
 #include <elf.h>
 #include <fcntl.h>
@@ -12,7 +14,7 @@
 #include <sys/user.h>
 
 static char directory[] = "/tmp/husk-saved-XXXXXX";
-static char state_path[sizeof(directory) + 8];
+static char state_path[sizeof(directory) + 8], memory_path[sizeof(directory) + 16];
 
 static int nothing(void *data, const struct husk_sandbox_value *args, size_t n, struct husk_sandbox_value *result,
 	struct husk_error *err)
@@ -92,11 +94,49 @@ static void test_saved(struct husk_sandbox_image *image)
 	CHECK(husk_sandbox_restore(born[1], taken, &rig_error) == 0 && is_full(born[1], 0, 1100),
 		"and one of the new ones to what was taken");
 	unlink(state_path);
+	unlink(memory_path);
 	husk_sandbox_snapshot_free(loaded);
 	husk_sandbox_snapshot_free(taken);
 	CHECK(is_full(born[0], 1, 1103), "they live without names and without the snapshot");
 	for (int i = 0; i < 2; i++)
 		husk_sandbox_free(born[i]);
+	husk_sandbox_free(s);
+}
+
+/** The memory of a snapshot that was saved says of the host's cells what the host does not. */
+static void test_false_cells(struct husk_sandbox_image *image)
+{
+	struct husk_sandbox *s = make_full(image), *born = NULL;
+	struct husk_sandbox_snapshot *taken = NULL, *loaded = NULL;
+	const uint64_t lie = 1234567;
+	off_t at = 0;
+
+	if (!s || husk_sandbox_snapshot(s, &taken, &rig_error) < 0 ||
+		husk_sandbox_snapshot_save(taken, state_path, &rig_error) < 0) {
+		CHECK(false, rig_error.message);
+		return;
+	}
+	for (unsigned i = 0; i < taken->n_cells; i++)
+		for (unsigned k = 0; k < taken->n_areas; k++)
+			if (taken->areas[k].kind == AREA_CELLS_HOST && strcmp(taken->cells[i].name, "ours") == 0)
+				at = (off_t)(MEMORY_FILE_HEADER + taken->areas[k].offset +
+					     (taken->cells[i].gpa - taken->areas[k].gpa));
+	int fd = open(memory_path, O_RDWR | O_CLOEXEC);
+	CHECK(at && pwrite(fd, &lie, sizeof(lie), at) == sizeof(lie) &&
+			husk_sandbox_snapshot_load(state_path, &loaded, &rig_error) == 0,
+		"a memory with a lie in it is loaded");
+	close(fd);
+	CHECK(loaded && husk_sandbox_create_from(loaded, NULL, &born, &rig_error) == 0 && rig_start(born) &&
+			is_full(born, 0, 1100),
+		"a sandbox that starts from it has the host's own word");
+	for (int i = 0; i < 2; i++)
+		CHECK(born && husk_sandbox_restore(i ? s : born, loaded, &rig_error) == 0 &&
+				is_full(i ? s : born, 0, 1100),
+			"and so has one that goes back to it");
+	CHECK(husk_sandbox_restore(s, loaded, &rig_error) == 0 && is_full(s, 0, 1100), "each time");
+	husk_sandbox_snapshot_free(loaded);
+	husk_sandbox_snapshot_free(taken);
+	husk_sandbox_free(born);
 	husk_sandbox_free(s);
 }
 
@@ -152,8 +192,10 @@ int main(int argc, char **argv)
 	if (!mkdtemp(directory))
 		return 1;
 	snprintf(state_path, sizeof(state_path), "%s/s", directory);
+	snprintf(memory_path, sizeof(memory_path), "%s/s.memory", directory);
 	struct husk_sandbox_image *basic = rig_load(argv[1], "basic"), *core = rig_load(argv[1], "core");
 	test_saved(basic);
+	test_false_cells(basic);
 	test_core(core);
 	husk_sandbox_image_free(basic);
 	husk_sandbox_image_free(core);
