@@ -61,8 +61,12 @@ static int get_program(
 		.input = get_le64(sizes->bytes + 16),
 		.output = get_le64(sizes->bytes + 24),
 	};
-	if (places_check(config, &why) < 0)
+	const struct husk_sandbox_config given = *config;
+	if (places_round(config, &why) < 0)
 		return error_set(err, -EBADMSG, "section 'sizes': %s", why.message);
+	if (config->stack != given.stack || config->heap != given.heap || config->input != given.input ||
+		config->output != given.output)
+		return error_set(err, -EBADMSG, "section 'sizes': not all are whole pages");
 	int rc = husk_sandbox_image_load_bytes(program->bytes, program->size, &snapshot->image, &why);
 	if (rc < 0)
 		return error_set(

@@ -19,14 +19,14 @@ static const struct {
 	{"output", offsetof(struct husk_sandbox_config, output), SANDBOX_PAGE, 1ull << 30},
 };
 
-int places_check(const struct husk_sandbox_config *config, struct husk_error *err)
+int places_round(struct husk_sandbox_config *config, struct husk_error *err)
 {
 	for (size_t i = 0; i < ARRAY_SIZE(sizes); i++) {
-		uint64_t value = *(const uint64_t *)((const char *)config + sizes[i].at);
-		if (value < sizes[i].least || value > sizes[i].most || value % SANDBOX_PAGE)
-			return error_set(err, -ERANGE,
-				"%s: %" PRIu64 " bytes; whole pages from %" PRIu64 " to %" PRIu64 " are possible",
-				sizes[i].field, value, sizes[i].least, sizes[i].most);
+		uint64_t *value = (uint64_t *)((char *)config + sizes[i].at);
+		if (*value < sizes[i].least || *value > sizes[i].most)
+			return error_set(err, -ERANGE, "%s: %" PRIu64 " bytes; %" PRIu64 " to %" PRIu64 " are possible",
+				sizes[i].field, *value, sizes[i].least, sizes[i].most);
+		*value = page_up(*value);
 	}
 	return 0;
 }

@@ -18,9 +18,9 @@ struct sandbox_places {
 	uint64_t end; /* of all this. [SANDBOX_SUPPORT, end) is the library's: no region or cell may be placed there */
 };
 
-/** Are the sizes of @config whole pages and within their limits? -ERANGE names the one that is not. */
-int places_check(const struct husk_sandbox_config *config, struct husk_error *err);
-/** @config: sizes that places_check() finds right. */
+/** Round the sizes of @config up to whole pages. -ERANGE names the one that is not within its limits. */
+int places_round(struct husk_sandbox_config *config, struct husk_error *err);
+/** @config: sizes as places_round() leaves them. */
 void places_make(struct sandbox_places *places, const struct husk_sandbox_image *image,
 	const struct husk_sandbox_config *config);
 

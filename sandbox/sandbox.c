@@ -6,7 +6,6 @@
 #include "base/cleanup.h"
 #include "sandbox/snapshot.h"
 
-#include <inttypes.h>
 #include <stdarg.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -83,24 +82,12 @@ void husk_sandbox_config_init(struct husk_sandbox_config *config)
 	};
 }
 
-static int check_size(const char *field, uint64_t *value, uint64_t least, uint64_t most, struct husk_error *err)
-{
-	if (*value < least || *value > most)
-		return error_set(err, -ERANGE, "%s: %" PRIu64 " bytes; %" PRIu64 " to %" PRIu64 " are possible", field,
-			*value, least, most);
-	*value = page_up(*value);
-	return 0;
-}
-
 /** A caller's configuration as one of ours, every value checked. */
 static int read_config(struct husk_sandbox_config *to, const struct husk_sandbox_config *from, struct husk_error *err)
 {
 	husk_sandbox_config_init(to);
 	int rc = from ? adopt_struct(to, sizeof(*to), from, "struct husk_sandbox_config", err) : 0;
-	rc = rc < 0 ? rc : check_size("stack", &to->stack, SANDBOX_PAGE, 64ull << 20, err);
-	rc = rc < 0 ? rc : check_size("heap", &to->heap, 0, 4ull << 30, err);
-	rc = rc < 0 ? rc : check_size("input", &to->input, SANDBOX_PAGE, 1ull << 30, err);
-	rc = rc < 0 ? rc : check_size("output", &to->output, SANDBOX_PAGE, 1ull << 30, err);
+	rc = rc < 0 ? rc : places_round(to, err);
 	if (rc < 0)
 		return rc;
 	if (!to->kick_signal)

@@ -307,7 +307,7 @@ static const struct {
 } hostile[] = {
 	BAD(PROGRAM, 18, 2, 183, "section 'program'", "a program for another machine"),
 	BAD(SIZES, 0, 8, 0, "stack", "no stack"),
-	BAD(SIZES, 0, 8, 4097, "stack", "a stack that is no whole pages"),
+	BAD(SIZES, 0, 8, 4097, "whole pages", "a stack that is no whole pages"),
 	BAD(SIZES, 8, 8, UINT64_MAX - 4095, "heap", "a huge heap"),
 	BAD(SIZES, 8, 8, 4ull << 30, "cannot be", "a heap that is not that of the areas"),
 	BAD(SIZES, 16, 8, (1ull << 30) + 4096, "input", "an input buffer above the limit"),
