@@ -207,12 +207,28 @@ void sandbox_value_print(FILE *out, const struct husk_sandbox_value *value, bool
 		types[value->type].print(out, value, terminal);
 }
 
+/** Does a terminal obey what begins at @at, before @end? ASCII's control characters but tabs and line ends, and those
+ *  of Latin-1 as UTF-8. */
+static bool is_control(const char *at, const char *end)
+{
+	const unsigned char c = (unsigned char)at[0], next = at + 1 < end ? (unsigned char)at[1] : 0;
+
+	return (c < ' ' && c != '\n' && c != '\t') || c == 0x7f || (c == 0xc2 && next >= 0x80 && next < 0xa0);
+}
+
 void sandbox_text_print(FILE *out, const char *text, size_t n, bool terminal)
 {
-	for (size_t i = 0; i < n; i++) {
-		unsigned char c = (unsigned char)text[i];
-		bool control = (c < ' ' && c != '\n' && c != '\t') || c == 0x7f;
-		fputc(terminal && control ? '?' : c, out);
+	const char *end = text + n;
+
+	while (text < end) { /* stretches as they are, as stderr has no buffer */
+		const char *from = text;
+		while (text < end && !(terminal && is_control(text, end)))
+			text++;
+		fwrite(from, 1, (size_t)(text - from), out);
+		if (text < end) {
+			fputc('?', out);
+			text += (unsigned char)*text == 0xc2 ? 2 : 1;
+		}
 	}
 }
 

@@ -3,6 +3,7 @@
 """husk sandbox cc and what husk sandbox run does without KVM. usage: cc_test.py HUSK PKG_CONFIG_DIR SOURCE"""
 
 import os
+import re
 import shutil
 import struct
 import subprocess
@@ -74,6 +75,23 @@ def segments(path):
     return rows
 
 
+VECTOR = re.compile(r"%[xyz]mm|%mm|%st|\\bf(ld|st|in|div|mul|add|sub)")
+
+
+def vector_instructions(path):
+    """Instructions that use vector or x87 registers, but the saving of arguments behind a test of al: (function, instruction)."""
+    found, function, guarded = [], "", False
+    for line in run("objdump", "-d", "--no-show-raw-insn", path)[1].splitlines():
+        if line.endswith(">:"):
+            function, guarded = line.split("<")[1][:-2], False
+        parts = line.split("\t")
+        if len(parts) < 2 or not VECTOR.search(parts[1]):
+            guarded = guarded or (len(parts) > 1 and parts[1].startswith("test") and "%al,%al" in parts[1])
+        elif not (guarded and parts[1].startswith("movaps %xmm")):
+            found.append((function, parts[1]))
+    return found
+
+
 def check_program(what, path):
     rows = segments(path)
     loads = [row for row in rows if row[0] == 1]
@@ -105,6 +123,8 @@ with tempfile.TemporaryDirectory(prefix="husk-cc-") as where:
                            env={"CC": compiler})
                 check(done == (0, "", ""), what + ": compiles without a word", done)
                 check_program(what, "p.elf")
+                if "-mgeneral-regs-only" in flags:
+                    check(vector_instructions("p.elf") == [], what + ": no vector register is touched", vector_instructions("p.elf"))
         run("strip", "p.elf")
         check_program(compiler + ", stripped", "p.elf")
         done = run(HUSK, "sandbox", "cc", "-c", "program.c", env={"CC": compiler})
@@ -117,6 +137,11 @@ with tempfile.TemporaryDirectory(prefix="husk-cc-") as where:
         code, _, err = run(HUSK, "sandbox", "cc", "thread.c", env={"CC": compiler})
         check(code != 0 and "no thread-local variables" in err, compiler + ": nor do thread-local variables", err)
 
+    with open("float.c", "w") as file:
+        file.write("#include <husk/sandbox.h>\nstatic double f(double a)\n{\n\treturn a * 2;\n}\nHUSK_EXPORT(f64, f, f64);\n")
+    run(HUSK, "sandbox", "cc", "float.c", "-o", "f.elf")
+    check(any("mulsd" in row[1] or "addsd" in row[1] for row in vector_instructions("f.elf")), "(which this test would see)",
+          vector_instructions("f.elf"))
     done = run(HUSK, "sandbox", "cc", "program.c", env={"CC": ""})
     check(done == (0, "", "") and os.path.exists("a.out"), "without CC there is a compiler; without -o it makes a.out", done)
     done = run(HUSK, "sandbox", "cc", "-DEMPTY", "program.c", "-o", "r.elf", env={"CC": "  env X=1 gcc "})
