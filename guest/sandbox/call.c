@@ -4,7 +4,7 @@
  *
  * Theory of operation: each turn of the loop takes the call frame at the start of the input buffer, checks it against
  * the export's own signature (host and program were built apart), runs the export's thunk, and tells the host.
- * Between the host's entry and the next `out` an empty function takes about sixty instructions
+ * Between the host's entry and the next `out` an empty function takes 80 instructions
  * (tests/sandbox/guest-test.c counts them): nothing is copied, nothing is cleared that was not used.
  */
 #include "runtime.h"

@@ -47,7 +47,7 @@ static double divide(double a, double b)
 }
 HUSK_EXPORT(f64, divide, f64, f64);
 
-/** Unmask the exceptions of SSE and divide by zero: vector 19. */
+/** Unmask the exceptions of SSE and divide by zero: vector 19, but on emulated CPUs without such exceptions (QEMU TCG). */
 static double divide_unmasked(double a)
 {
 	uint32_t mxcsr = 0;
