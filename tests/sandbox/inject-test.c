@@ -80,10 +80,10 @@ static void test_without_kvm(void)
 	struct husk_sandbox_image *image = NULL;
 
 	test_program_make(&program);
-	inject_all("configure", configure, &program, INJECT_FAIL, 0);
+	inject_all("configure", configure, &program, INJECT_FAIL, 0, 1);
 	if (!CHECK(husk_sandbox_image_load_bytes(&program, sizeof(program), &image, NULL) == 0, "a program is loaded"))
 		return;
-	inject_all("cells", add_cells, image, INJECT_FAIL, 0);
+	inject_all("cells", add_cells, image, INJECT_FAIL, 0, 1);
 	husk_sandbox_image_free(image);
 }
 
@@ -116,6 +116,8 @@ static int call(struct husk_sandbox *s, const char *name, const struct husk_sand
 	int rc = husk_sandbox_call(s, name, args, n, &result, &options, err);
 	return rc < 0 ? rc : expect(&result, want, err);
 }
+
+#define AT_ONCE 8 /* KVM lets whoever makes and closes a VM wait: 100 ms in the lab, with the CPUs idle */
 
 /** From the file of the program to a call of the host's, and the end. */
 static int live(void *data, struct husk_error *err)
@@ -193,7 +195,7 @@ static void test_restores(struct programs *programs)
 		rc = rc < 0 ? rc : husk_sandbox_snapshot(sandbox, &snapshots[i], &err);
 	void *all[] = {sandbox, snapshots[0], snapshots[1], snapshots[1]};
 	if (CHECK(rc == 0, "a sandbox and its snapshots"))
-		inject_all("restore", restore_again, all, INJECT_FAIL, 0);
+		inject_all("restore", restore_again, all, INJECT_FAIL, 0, 1);
 	CHECK(rc == 0 && call(sandbox, "counter", &one, 1, 1002, &err) == 0, "it can still be called");
 	for (unsigned i = 0; i < 2; i++)
 		husk_sandbox_snapshot_free(snapshots[i]);
@@ -204,10 +206,10 @@ static void test_with_kvm(const char *directory)
 {
 	struct programs programs = {.directory = directory, .basic = rig_load(directory, "basic")};
 
-	inject_all("a life", live, &programs, INJECT_FAIL, 0);
-	inject_all("a life", live, &programs, INJECT_INTERRUPT, 0);
-	inject_all("snapshots", remember, &programs, INJECT_FAIL, 0);
-	inject_all("snapshots", remember, &programs, INJECT_INTERRUPT, 0);
+	inject_all("a life", live, &programs, INJECT_FAIL, 0, AT_ONCE);
+	inject_all("a life", live, &programs, INJECT_INTERRUPT, 0, AT_ONCE);
+	inject_all("snapshots", remember, &programs, INJECT_FAIL, 0, AT_ONCE);
+	inject_all("snapshots", remember, &programs, INJECT_INTERRUPT, 0, AT_ONCE);
 	test_restores(&programs);
 	husk_sandbox_image_free(programs.basic);
 }

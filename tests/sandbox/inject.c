@@ -15,6 +15,7 @@
 #include <sys/random.h>
 #include <sys/sendfile.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -230,7 +231,58 @@ void inject_begin(char **argv)
 	exit(1);
 }
 
-struct inject_verdict inject_run(inject_scenario *scenario, void *data, enum inject_how how, unsigned most)
+/** Every @step-th call from @first on fails, in this process. */
+static void run_some(inject_scenario *scenario, void *data, enum inject_how how, uint64_t first, uint64_t step,
+	struct inject_verdict *v)
+{
+	for (uint64_t which = first, calls = v->calls; which <= calls; which += step)
+		run_failing(scenario, data, how, which, v);
+}
+
+static void add(struct inject_verdict *all, const struct inject_verdict *some)
+{
+	all->runs += some->runs;
+	all->errors += some->errors;
+	all->successes += some->successes;
+	all->untold += some->untold;
+	all->leaked += some->leaked;
+	all->hurt += some->hurt;
+	all->missed += some->missed;
+}
+
+/** The same in @n processes, each with its share; one that does not come to its end has hurt something. */
+static void run_at_once(inject_scenario *scenario, void *data, enum inject_how how, uint64_t step, unsigned n,
+	struct inject_verdict *all)
+{
+	struct inject_verdict *shares =
+		mmap(NULL, n * sizeof(*shares), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	pid_t children[n];
+
+	fflush(stdout);
+	for (unsigned i = 0; i < n; i++) {
+		children[i] = fork();
+		if (children[i] != 0)
+			continue;
+		struct husk_error err;
+		shares[i].calls = all->calls;
+		run(scenario, data, how, 0, &err); /* what malloc() makes once in a process */
+		run_some(scenario, data, how, 1 + i * step, n * step, &shares[i]);
+		fflush(stdout);
+		_exit(0);
+	}
+	for (unsigned i = 0; i < n; i++) {
+		int status = -1;
+		if (children[i] < 0 || waitpid(children[i], &status, 0) < 0 || status != 0) {
+			printf("# process %u of %u ended with status %#x\n", i, n, (unsigned)status);
+			all->hurt++;
+		}
+		add(all, &shares[i]);
+	}
+	munmap(shares, n * sizeof(*shares));
+}
+
+struct inject_verdict inject_run(
+	inject_scenario *scenario, void *data, enum inject_how how, unsigned most, unsigned at_once)
 {
 	struct inject_verdict v = {0};
 	struct husk_error err;
@@ -245,7 +297,9 @@ struct inject_verdict inject_run(inject_scenario *scenario, void *data, enum inj
 	v.clean = rc == 0;
 	v.calls = plan.calls;
 	const uint64_t step = most && v.calls > most ? (v.calls + most - 1) / most : 1;
-	for (uint64_t which = 1; v.clean && which <= v.calls; which += step)
-		run_failing(scenario, data, how, which, &v);
+	if (v.clean && at_once > 1)
+		run_at_once(scenario, data, how, step, at_once, &v);
+	else if (v.clean)
+		run_some(scenario, data, how, 1, step, &v);
 	return v;
 }

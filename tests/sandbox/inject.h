@@ -38,14 +38,16 @@ struct inject_verdict {
 };
 
 /** Run it as above; says of each run in which something is wrong what. At most @most failures are injected, spread over all
- *  calls; 0: each. */
-struct inject_verdict inject_run(inject_scenario *scenario, void *data, enum inject_how how, unsigned most);
+ *  calls; 0: each. @at_once: in how many processes, for a scenario that mostly waits and uses nothing of KVM's that this process
+ *  has; 1: in this one. */
+struct inject_verdict inject_run(
+	inject_scenario *scenario, void *data, enum inject_how how, unsigned most, unsigned at_once);
 
 /** The same, and a CHECK() per kind of fact. */
 static inline void inject_all(
-	const char *what, inject_scenario *scenario, void *data, enum inject_how how, unsigned most)
+	const char *what, inject_scenario *scenario, void *data, enum inject_how how, unsigned most, unsigned at_once)
 {
-	const struct inject_verdict v = inject_run(scenario, data, how, most);
+	const struct inject_verdict v = inject_run(scenario, data, how, most, at_once);
 	char text[200];
 
 	printf("# %s: %ju of %ju calls failed, one in each run: %ju errors, %ju successes\n", what, (uintmax_t)v.runs,
