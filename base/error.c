@@ -33,10 +33,10 @@ int error_errno(struct husk_error *err, const char *format, ...)
 	return code;
 }
 
-int error_prefix(struct husk_error *err, const char *format, ...)
+int error_prefix(struct husk_error *err, int code, const char *format, ...)
 {
 	if (!err)
-		return -EIO;
+		return code;
 	char old[HUSK_ERROR_MESSAGE_MAX];
 	memcpy(old, err->message, sizeof(old));
 	va_list ap;
@@ -45,5 +45,6 @@ int error_prefix(struct husk_error *err, const char *format, ...)
 	va_end(ap);
 	size_t used = strlen(err->message);
 	snprintf(err->message + used, sizeof(err->message) - used, ": %s", old);
-	return err->code;
+	err->code = code;
+	return code;
 }

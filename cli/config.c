@@ -35,7 +35,7 @@ int config_take_file(
 	if (rc < 0)
 		return error_set(err, rc, "--config: '%s': %s", path, strerror(-rc));
 	rc = husk_vm_config_read(config, text.size ? (const char *)buffer_bytes(&text) : "", text.size, json, err);
-	return rc < 0 ? error_prefix(err, "--config: '%s'", path) : 0;
+	return rc < 0 ? error_prefix(err, rc, "--config: '%s'", path) : 0;
 }
 
 int disk_parse(char *text, struct husk_disk *disk, struct husk_error *err)

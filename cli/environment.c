@@ -72,7 +72,7 @@ int environment_add_file(struct environment *env, const char *path, struct husk_
 		bool mark = number++ == 0 && n >= 3 && memcmp(line, "\xef\xbb\xbf", 3) == 0;
 		int rc = add_line(env, line + (mark ? 3 : 0), (size_t)n - (mark ? 3 : 0), err);
 		if (rc < 0)
-			return error_prefix(err, "environment file %s, line %zu", path, number);
+			return error_prefix(err, rc, "environment file %s, line %zu", path, number);
 	}
 }
 

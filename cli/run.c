@@ -84,7 +84,7 @@ static int take_environment(struct cli *cli, struct request *r, struct husk_erro
 	for (size_t i = 0; (value = cli_nth(cli, "env", i)); i++) {
 		int rc = environment_add(&r->env, value, err);
 		if (rc < 0)
-			return error_prefix(err, "--env");
+			return error_prefix(err, rc, "--env");
 	}
 	r->config.env = (const char *const *)r->env.list;
 	return 0;

@@ -136,7 +136,7 @@ static int read_arguments(struct run *run, const struct husk_sandbox_signature *
 	for (size_t i = 0; i < n; i++) {
 		int rc = sandbox_value_parse(words[i], function->args[i], &run->args[i], &run->owned[i], err);
 		if (rc < 0)
-			return error_prefix(err, "argument %zu of %s", i + 1, function->name);
+			return error_prefix(err, rc, "argument %zu of %s", i + 1, function->name);
 		if (function->args[i] == HUSK_SANDBOX_STRING || function->args[i] == HUSK_SANDBOX_BYTES)
 			*bytes += run->args[i].bytes.size + 16;
 	}

@@ -184,7 +184,7 @@ int boot_open(const struct husk *husk, const struct husk_vm_config *config, enum
 	if (rc == 0 && !path)
 		rc = kernel_find(husk->home, config->kernel, &boot->kernel, err);
 	if (rc < 0)
-		return config->kernel && !path ? error_prefix(err, "kernel") : rc;
+		return config->kernel && !path ? error_prefix(err, rc, "kernel") : rc;
 	boot->kernel_fd = open_file(path ? config->kernel : boot->kernel.image, "kernel", err);
 	if (boot->kernel_fd < 0)
 		return boot->kernel_fd;

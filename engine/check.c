@@ -127,7 +127,7 @@ static int check_platform(const struct husk_vm_config *c, struct husk_error *err
 {
 	struct platform platform;
 	int rc = c->platform ? platform_parse(c->platform, &platform, err) : 0;
-	return rc < 0 ? error_prefix(err, "platform") : 0;
+	return rc < 0 ? error_prefix(err, rc, "platform") : 0;
 }
 
 static int check_environment(const struct husk_vm_config *c, struct husk_error *err)

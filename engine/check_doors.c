@@ -128,7 +128,7 @@ int check_doors(const struct husk_vm_config *config, struct husk_error *err)
 			if (same_endpoint(door, &config->doors[k]))
 				rc = twice(door, err);
 		if (rc < 0)
-			return error_prefix(err, "doors[%zu]", i);
+			return error_prefix(err, rc, "doors[%zu]", i);
 	}
 	return 0;
 }

@@ -171,7 +171,7 @@ static int open_tls(
 	rc = rc < 0 ? rc : open_file(wanted->key, "key", &d->fd[3], err);
 	rc = rc < 0 ? rc : open_inner(d, err);
 	rc = rc < 0 ? rc : check_tls(husk, d, err);
-	return rc < 0 ? error_prefix(err, "open the tls door %s", d->door.endpoint) : 0;
+	return rc < 0 ? error_prefix(err, rc, "open the tls door %s", d->door.endpoint) : 0;
 }
 
 int door_open(const struct husk *husk, int runtime_fd, const struct husk_door *wanted, const struct door_nest *nest,

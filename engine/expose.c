@@ -108,7 +108,7 @@ int expose_open(const struct husk *husk, const char *id, const struct husk_door 
 	rc = name ? ask(husk, id, &message, door.fd, vmm_door_fds(door.door.kind), &answer, err)
 		  : error_set(err, -ENOMEM, "out of memory");
 	if (rc < 0)
-		error_prefix(err, "open the %s door %s", vm_door_kind_name(door.door.kind), door.door.endpoint);
+		error_prefix(err, rc, "open the %s door %s", vm_door_kind_name(door.door.kind), door.door.endpoint);
 	rc = rc < 0 ? rc : judge(id, &answer, err);
 	if (rc < 0) {
 		door_take_down(&door);
@@ -142,5 +142,5 @@ int expose_close(const struct husk *husk, const char *id, const char *endpoint, 
 	if (rc < 0)
 		return error_set(err, rc == -ENAMETOOLONG ? -ENOENT : rc, "VM %s has no door at %s", id, endpoint);
 	rc = ask(husk, id, &message, NULL, 0, &answer, err);
-	return rc < 0 ? error_prefix(err, "close the door %s", endpoint) : judge(id, &answer, err);
+	return rc < 0 ? error_prefix(err, rc, "close the door %s", endpoint) : judge(id, &answer, err);
 }

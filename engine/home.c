@@ -145,7 +145,7 @@ static int make_private(const char *path, struct husk_error *err)
 	const char *xdg = getenv("XDG_RUNTIME_DIR");
 	/* As after su and sudo, which keep the variable of the user before. */
 	if (rc < 0 && xdg && *xdg == '/' && strncmp(path, xdg, strlen(xdg)) == 0)
-		return error_prefix(err, "use XDG_RUNTIME_DIR=%s (unset it if it is another user's)", xdg);
+		return error_prefix(err, rc, "use XDG_RUNTIME_DIR=%s (unset it if it is another user's)", xdg);
 	return rc;
 }
 
@@ -153,7 +153,7 @@ int home_make(const char *home, const char *runtime, struct husk_error *err)
 {
 	int rc = path_make_directories(home, 0700, err);
 	if (rc < 0)
-		return error_prefix(err, "open the home directory");
+		return error_prefix(err, rc, "open the home directory");
 	if (access(home, R_OK | W_OK | X_OK) < 0)
 		return error_errno(err, "open the home directory %s", home);
 	return make_private(runtime, err);

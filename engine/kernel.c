@@ -236,7 +236,7 @@ int kernel_find(const char *home, const char *wanted, struct kernel *out, struct
 	if (rc == 0 && access(k.image, R_OK) < 0)
 		rc = error_errno(err, "read %s", k.image);
 	if (rc < 0)
-		return error_prefix(err, "guest kernel %s is not whole; remove %s and run: husk kernel %s", k.id,
+		return error_prefix(err, rc, "guest kernel %s is not whole; remove %s and run: husk kernel %s", k.id,
 			k.directory, kernel_is_tuned(k.id) ? "build" : "fetch");
 	k.modules = split_lines((char *)buffer_bytes(&text));
 	if (!k.modules)

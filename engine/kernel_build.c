@@ -107,9 +107,9 @@ static int ask_version(const char *program, char **line, struct husk_error *err)
 	struct tool tool = {.argv = argv, .package = program, .stdin_fd = -1, .stdout_fd = -1};
 	int rc = tool_run(&tool, &text, err);
 	if (rc == 0 && buffer_append(&text, "", 1) < 0)
-		rc = -ENOMEM;
+		rc = error_set(err, -ENOMEM, "out of memory");
 	if (rc < 0)
-		return error_prefix(err, "ask %s for its version", program);
+		return error_prefix(err, rc, "ask %s for its version", program);
 	*line = strndup((char *)buffer_bytes(&text), strcspn((char *)buffer_bytes(&text), "\n"));
 	return *line ? 0 : error_set(err, -ENOMEM, "ask %s for its version: out of memory", program);
 }

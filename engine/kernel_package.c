@@ -15,11 +15,11 @@ int kernel_package_ask(const char *verb, const char *package, const char *key, c
 	const char *argv[] = {"apt-cache", "-o", "APT::Cache::AllVersions=false", verb, package, NULL};
 	struct tool tool = {.argv = argv, .package = "apt", .stdin_fd = -1, .stdout_fd = -1};
 	int rc = tool_run(&tool, &text, err);
-	if (rc == 0)
-		rc = buffer_append(&text, "", 1);
+	if (rc == 0 && buffer_append(&text, "", 1) < 0)
+		rc = error_set(err, -ENOMEM, "out of memory");
 	if (rc < 0)
 		return error_prefix(
-			err, "find the package of the guest kernel (is this Debian, and was apt-get update run?)");
+			err, rc, "find the package of the guest kernel (is this Debian, and was apt-get update run?)");
 	const char *at = strstr((char *)buffer_bytes(&text), key);
 	if (!at)
 		return error_set(err, -ENOENT, "apt knows no %s; run apt-get update", package);
@@ -61,7 +61,7 @@ int kernel_package_download(struct kernel_store *store, const char *package, cha
 	struct tool tool = {.argv = argv, .package = "apt", .directory = store->work, .stdin_fd = -1, .stdout_fd = -1};
 	int rc = tool_run(&tool, NULL, err);
 	if (rc < 0)
-		return error_prefix(err, "download %s", package);
+		return error_prefix(err, rc, "download %s", package);
 	*deb = kernel_package_find(store->work, prefix, ".deb");
 	if (!*deb)
 		return error_set(err, -EIO, "download %s: apt-get left no package in %s", package, store->work);

@@ -33,7 +33,7 @@ int scratch_create(const char *path, uint64_t size, int cancel_fd, int *fd_out, 
 	if (rc == -ECANCELED)
 		return rc;
 	if (rc < 0)
-		return error_prefix(err, "make the scratch disk");
+		return error_prefix(err, rc, "make the scratch disk");
 	*fd_out = steal_fd(&fd);
 	return 0;
 }

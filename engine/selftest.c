@@ -127,7 +127,7 @@ int selftest_run(const struct husk *husk, struct husk_finding **findings, size_t
 	int rc = make_image(husk, err);
 
 	if (rc < 0)
-		return error_prefix(err, "self-test");
+		return error_prefix(err, rc, "self-test");
 	for (size_t i = 0; i < ARRAY_SIZE(machines); i++)
 		try_machine(husk, machines[i], &f);
 	(void)images_command(husk, remove, -1, -1, -1, NULL, NULL);

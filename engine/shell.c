@@ -43,7 +43,7 @@ int shell_look(const struct husk *husk, struct shell_choice *out, struct husk_er
 
 	rc = rc < 0 ? rc : helper_run(&helper, &said, err);
 	if (rc < 0)
-		return error_prefix(err, "see which walls this host allows");
+		return error_prefix(err, rc, "see which walls this host allows");
 	const char *at = (const char *)buffer_bytes(&said), *end = at + said.size;
 	while (at < end) {
 		const char *newline = memchr(at, '\n', (size_t)(end - at));

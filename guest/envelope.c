@@ -168,7 +168,7 @@ int envelope_parse(const void *bytes, size_t size, struct envelope *out, struct 
 		.hostname = "husk"};
 	int rc = tlv_open(&reader, bytes, size, BOOT_MAGIC, BOOT_VERSION, err);
 	if (rc < 0)
-		return error_prefix(err, "read the boot envelope");
+		return error_prefix(err, rc, "read the boot envelope");
 	while (rc == 0 && tlv_next(&reader, &entry)) {
 		if (entry.tag >= ARRAY_SIZE(fields) || !fields[entry.tag].name)
 			rc = error_set(err, -EPROTO, "the boot envelope has an unknown tag %u", entry.tag);

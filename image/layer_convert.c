@@ -71,7 +71,7 @@ int layer_convert(const struct layer_source *source, int out_fd, const struct la
 	layer_data_free(&data);
 	layer_tree_free(&tree);
 	if (r < 0)
-		return reading ? r : error_prefix(err, "layer %s", source->name);
+		return reading ? r : error_prefix(err, r, "layer %s", source->name);
 	done.size = written.size;
 	done.entries = written.entries;
 	done.dropped_acls = tar.dropped_acls;

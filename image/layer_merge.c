@@ -325,7 +325,7 @@ static int merge_layers(struct merge *m, const struct layer_source *sources, con
 		copy_attributes(&m->tree, m->roots[m->n], m->roots[i]);
 		r = apply_dir(m, m->roots[m->n], m->roots[i]);
 		if (r < 0)
-			error_prefix(m->err, "layer %s", sources[i].name);
+			error_prefix(m->err, r, "layer %s", sources[i].name);
 	}
 	return r;
 }
@@ -353,7 +353,7 @@ static int attempt(const struct layer_source *sources, size_t n, int out_fd, con
 		results[n - 1].size = written.size;
 		results[n - 1].entries = written.entries;
 		if (r < 0 && r != -ESTALE)
-			error_prefix(err, "merge layers");
+			error_prefix(err, r, "merge layers");
 	}
 	layer_data_free(&m.data);
 	layer_tree_free(&m.tree);

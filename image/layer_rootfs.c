@@ -411,7 +411,7 @@ static int convert(struct rootfs *f, const char *path, int out_fd, struct layer_
 	if (r == 0)
 		r = layer_squashfs_write(&f->data, root, &written, f->err);
 	if (r < 0)
-		return error_prefix(f->err, "root file system %s", path);
+		return error_prefix(f->err, r, "root file system %s", path);
 	*result = (struct layer_result){
 		.size = written.size, .entries = written.entries, .dropped_acls = f->dropped_acls};
 	digest_text(f, result);

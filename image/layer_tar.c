@@ -310,7 +310,7 @@ static int read_entries(struct reader *r)
 			return result;
 		result = enter_entry(r, e, path);
 		if (result < 0)
-			return r->stream_failed ? result : error_prefix(r->err, "\"%.300s\"", path);
+			return r->stream_failed ? result : error_prefix(r->err, result, "\"%.300s\"", path);
 		r->tar->entries++;
 	}
 }
@@ -329,7 +329,7 @@ static int read_tar(struct reader *r)
 		result = read_entries(r);
 	archive_read_free(r->archive);
 	/* The stream's own errors name the layer already. */
-	return result < 0 && !r->stream_failed ? error_prefix(r->err, "layer %s", r->name) : result;
+	return result < 0 && !r->stream_failed ? error_prefix(r->err, result, "layer %s", r->name) : result;
 }
 
 int layer_tar_read(struct layer_tar *tar, struct layer_stream *stream, const char *name, struct husk_error *err)

@@ -32,8 +32,10 @@ static int parse_descriptor(const json_t *json, const char *what, struct descrip
 	if (!json_is_object(json))
 		return error_set(err, -EBADMSG, "%s: a descriptor is missing or no object", what);
 	int rc = json_get_string(json, "digest", 1024, true, what, &digest, err);
-	if (rc == 0 && digest_check(digest, err) < 0)
-		rc = error_prefix(err, "%s", what);
+	if (rc == 0) {
+		rc = digest_check(digest, err);
+		rc = rc < 0 ? error_prefix(err, rc, "%s", what) : 0;
+	}
 	if (rc == 0)
 		rc = json_get_size(json, "size", BLOB_MAX, what, &out->size, err);
 	if (rc == 0)
@@ -178,10 +180,8 @@ static int parse_diff_ids(struct image_plan *plan, const json_t *json, const cha
 		const char *id = json_string_value(json_array_get(ids, i));
 		if (!id)
 			return error_set(err, -EBADMSG, "%s: a diff ID is no string", what);
-		if (digest_check(id, err) < 0) {
-			error_prefix(err, "%s", what);
-			return -EBADMSG;
-		}
+		if (digest_check(id, err) < 0)
+			return error_prefix(err, -EBADMSG, "%s", what);
 		snprintf(plan->layers[i].diff_id, DIGEST_MAX, "%s", id);
 	}
 	return 0;
@@ -209,7 +209,7 @@ int config_parse(struct image_plan *plan, const struct platform *fallback, const
 	CLEANUP_JSON json_t *config = NULL;
 	CLEANUP_FREE char *created = NULL;
 	rc = config_record(plan, &config, &created, err);
-	return rc < 0 ? error_prefix(err, "%s", what) : 0;
+	return rc < 0 ? error_prefix(err, rc, "%s", what) : 0;
 }
 
 static int copy_list(const json_t *from, const char *key, const char *as, json_t *to, struct husk_error *err)

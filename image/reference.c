@@ -197,9 +197,8 @@ static int check_pieces(const char *text, const struct reference *ref, struct hu
 		return error_set(err, -EINVAL,
 			"image '%s': '%s' is not a tag (A-Z, a-z, 0-9, _ . -, at most 128, not starting with . or -)",
 			text, ref->tag);
-	if (ref->digest && digest_check(ref->digest, err) < 0)
-		return error_prefix(err, "image '%s'", text);
-	return 0;
+	int rc = ref->digest ? digest_check(ref->digest, err) : 0;
+	return rc < 0 ? error_prefix(err, rc, "image '%s'", text) : 0;
 }
 
 int reference_parse(const char *text, struct reference *out, struct husk_error *err)

@@ -34,7 +34,7 @@ static int choose_entry(const struct source *source, const json_t *list, json_t 
 		CLEANUP(reference_free) struct reference want = {0};
 		int rc = reference_parse(source->name->selector, &want, err);
 		if (rc < 0)
-			return error_prefix(err, "%s", what);
+			return error_prefix(err, rc, "%s", what);
 		for (size_t i = 0; !*out && i < json_array_size(list); i++)
 			if (has_tag(json_array_get(list, i), &want))
 				*out = json_array_get(list, i);

@@ -87,7 +87,7 @@ static int references_load(const struct store *store, struct references *refs, s
 	strings_free(ids);
 	if (rc == 0 && refs->n)
 		qsort(refs->items, refs->n, sizeof(*refs->items), compare);
-	return rc < 0 ? error_prefix(err, "a record cannot be read, so no layer was removed") : 0;
+	return rc < 0 ? error_prefix(err, rc, "a record cannot be read, so no layer was removed") : 0;
 }
 
 __attribute__((format(printf, 2, 3))) static void tell(struct buffer *report, const char *format, ...)

@@ -107,7 +107,7 @@ int kvm_vm_memslot(const struct kvm_vm *vm, uint32_t slot, uint64_t gpa, uint64_
 	};
 	long rc = kvm_ioctl(vm->fd, KVM_SET_USER_MEMORY_REGION, &region, "map guest memory", err);
 	if (rc < 0)
-		error_prefix(err, "%" PRIu64 " bytes at 0x%" PRIx64, size, gpa);
+		error_prefix(err, (int)rc, "%" PRIu64 " bytes at 0x%" PRIx64, size, gpa);
 	return rc < 0 ? (int)rc : 0;
 }
 

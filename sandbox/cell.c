@@ -143,10 +143,8 @@ int cells_add(struct cells *cells, struct areas *areas, const char *name, enum h
 	if (rc == 0 && !chosen)
 		gpa = free_word(cells, pages + (owner == HUSK_SANDBOX_CELL_GUEST ? SANDBOX_PAGE : 0));
 	rc = rc < 0 ? rc : make_page(areas, page_of(gpa), owner, pages, err);
-	if (rc < 0) {
-		error_prefix(err, "cell '%s'", name);
-		return rc;
-	}
+	if (rc < 0)
+		return error_prefix(err, rc, "cell '%s'", name);
 	append(cells, areas, name, owner, gpa, 0);
 	if (cell)
 		*cell = cells->n - 1;
@@ -162,10 +160,8 @@ int cells_add_back(struct cells *cells, struct areas *areas, const char *name, e
 		areas->list[r->tag].kind != owners[owner].kind || at_word(cells, gpa))
 		return error_set(err, -EINVAL, "cell '%s' cannot be at 0x%" PRIx64, name, gpa);
 	int rc = make_room(cells, err);
-	if (rc < 0) {
-		error_prefix(err, "cell '%s'", name);
-		return rc;
-	}
+	if (rc < 0)
+		return error_prefix(err, rc, "cell '%s'", name);
 	append(cells, areas, name, owner, gpa, shadow);
 	return 0;
 }

@@ -151,10 +151,8 @@ int codec_write_call(void *to, uint64_t room, uint32_t which, const struct signa
 				signature->name, type ? type : "unknown", signature_type_name(signature->args[i]));
 	}
 	int rc = measure(args, n, room, &total, err);
-	if (rc < 0) {
-		error_prefix(err, "call '%s'", signature->name);
-		return rc;
-	}
+	if (rc < 0)
+		return error_prefix(err, rc, "call '%s'", signature->name);
 	put_frame(to, which, args, n, total);
 	*size = total;
 	return 0;
@@ -201,7 +199,7 @@ int codec_write_reply(void *to, uint64_t room, const struct signature *signature
 		}
 	}
 	if (rc < 0)
-		error_prefix(err, "reply for the host's function '%s'", signature->name);
+		error_prefix(err, rc, "reply for the host's function '%s'", signature->name);
 	return rc;
 }
 
@@ -361,7 +359,7 @@ int codec_read_result(const void *from, uint64_t room, const struct signature *s
 	int rc = read_values(from, room, 0, &signature->result, n, out, size, err);
 
 	if (rc < 0)
-		error_prefix(err, "read the result of '%s'", signature->name);
+		error_prefix(err, rc, "read the result of '%s'", signature->name);
 	return rc;
 }
 
@@ -378,10 +376,8 @@ int codec_read_error(const void *from, uint64_t room, int32_t *code, char *messa
 			err, -EPROTO, "its message has %" PRIu64 " bytes; %d are the most", bytes, SANDBOX_MESSAGE_MAX);
 	if (rc == 0)
 		rc = take_values(from, &head, bytes, &values, err);
-	if (rc < 0) {
-		error_prefix(err, "read the guest's error");
-		return rc;
-	}
+	if (rc < 0)
+		return error_prefix(err, rc, "read the guest's error");
 	const char *text = values.values[1].bytes.data;
 	for (size_t i = 0; i <= bytes; i++)
 		message[i] = (text[i] >= ' ' && text[i] < 0x7f) || !text[i] ? text[i] : '?';
@@ -396,7 +392,7 @@ int codec_read_which(const void *from, uint64_t room, uint32_t *which, struct hu
 	int rc = read_frame(from, room, &frame, err);
 
 	if (rc < 0)
-		error_prefix(err, "read a call of the host's functions");
+		error_prefix(err, rc, "read a call of the host's functions");
 	else
 		*which = frame.which;
 	return rc;
@@ -408,6 +404,6 @@ int codec_read_call(const void *from, uint64_t room, uint32_t which, const struc
 	int rc = read_values(from, room, which, signature->args, signature->n_args, out, size, err);
 
 	if (rc < 0)
-		error_prefix(err, "read the arguments for the host's function '%s'", signature->name);
+		error_prefix(err, rc, "read the arguments for the host's function '%s'", signature->name);
 	return rc;
 }

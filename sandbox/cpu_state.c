@@ -122,10 +122,8 @@ int cpu_save(const struct kvm *kvm, const struct kvm_vcpu *vcpu, struct cpu_stat
 	for (size_t i = 0; i < PARTS; i++) {
 		void *to = (char *)state + parts[i].at;
 		long rc = parts[i].there ? kvm_ioctl(vcpu->fd, parts[i].get, to, parts[i].what, err) : 0;
-		if (rc < 0) {
-			error_prefix(err, "save the guest's CPU");
-			return (int)rc;
-		}
+		if (rc < 0)
+			return error_prefix(err, (int)rc, "save the guest's CPU");
 	}
 	return save_msrs(vcpu, state, err);
 }
@@ -139,10 +137,8 @@ int cpu_load(const struct kvm *kvm, const struct kvm_vcpu *vcpu, const struct cp
 		void *from = (char *)state + parts[i].at;
 		bool empty = parts[i].set == KVM_SET_XCRS && !state->xcrs.nr_xcrs;
 		long rc = parts[i].there && !empty ? kvm_ioctl(vcpu->fd, parts[i].set, from, parts[i].what, err) : 0;
-		if (rc < 0) {
-			error_prefix(err, "put back the guest's CPU");
-			return (int)rc;
-		}
+		if (rc < 0)
+			return error_prefix(err, (int)rc, "put back the guest's CPU");
 	}
 	return load_msrs(vcpu, state, err);
 }

@@ -159,7 +159,7 @@ int husk_sandbox_image_load_bytes(const void *elf, size_t n, struct husk_sandbox
 		rc = build(copy, n, out, err);
 	}
 	if (rc < 0)
-		error_prefix(err, "load a program from memory");
+		error_prefix(err, rc, "load a program from memory");
 	return rc;
 }
 
@@ -189,7 +189,7 @@ int husk_sandbox_image_load(const char *path, struct husk_sandbox_image **out, s
 		rc = build(steal_pointer(&bytes.data), n, out, err);
 	}
 	if (rc < 0)
-		error_prefix(err, "load the program %s", path);
+		error_prefix(err, rc, "load the program %s", path);
 	return rc;
 }
 

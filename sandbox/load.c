@@ -332,7 +332,7 @@ static int map_memory(const char *path, const uint8_t identity[MEMORY_FILE_IDENT
 	snapshot->memory_offset = MEMORY_FILE_HEADER;
 	rc = snapshot_open_memory(snapshot, err);
 	if (rc < 0)
-		error_prefix(err, "load snapshot %s", path);
+		error_prefix(err, rc, "load snapshot %s", path);
 	return rc;
 }
 

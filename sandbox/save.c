@@ -173,7 +173,7 @@ int husk_sandbox_snapshot_save(struct husk_sandbox_snapshot *snapshot, const cha
 	rc = rc < 0 ? rc : new_file_place(&state, err);
 	if (rc < 0) {
 		new_file_withdraw(&memory);
-		error_prefix(err, "save a snapshot to %s", path);
+		error_prefix(err, rc, "save a snapshot to %s", path);
 	}
 	return rc;
 }

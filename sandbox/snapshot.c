@@ -408,10 +408,8 @@ int snapshot_begin(struct husk_sandbox_snapshot *snapshot, struct husk_sandbox *
 {
 	int rc = cpu_load(s->kvm, &s->vcpu, &snapshot->cpu, err);
 
-	if (rc < 0) {
-		error_prefix(err, "start from a snapshot");
-		return rc;
-	}
+	if (rc < 0)
+		return error_prefix(err, rc, "start from a snapshot");
 	pthread_mutex_lock(&s->memory_lock);
 	/* What the host wrote since it was made stays, and counts as dirty; sync_with() would forget it. */
 	s->synced = snapshot_ref(snapshot);

@@ -104,9 +104,9 @@ static int make_vm(struct husk_sandbox *s, struct husk_error *err)
 	rc = rc < 0 ? rc : kvm_vcpu_create(s->kvm, &s->vm, 0, &s->vcpu, err);
 	rc = rc < 0 ? rc : cpu_features_set(&s->vcpu, &s->features, err);
 	if (rc == -EMFILE || rc == -ENFILE)
-		error_prefix(err, "start the sandbox: it takes two descriptors (ulimit -n)");
+		error_prefix(err, rc, "start the sandbox: it takes two descriptors (ulimit -n)");
 	else if (rc < 0)
-		error_prefix(err, "start the sandbox");
+		error_prefix(err, rc, "start the sandbox");
 	return rc;
 }
 

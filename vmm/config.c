@@ -288,7 +288,7 @@ static int read_entries(int fd, struct vmm_config *config, struct husk_error *er
 	}
 	rc = tlv_open(&reader, buffer_bytes(&b), b.size, VMM_MAGIC, VMM_VERSION, err);
 	if (rc < 0)
-		return error_prefix(err, "read the configuration");
+		return error_prefix(err, rc, "read the configuration");
 	if (fd < 1024)
 		reading.fds_seen[fd / 64] |= 1ull << fd % 64; /* closed below, so no entry can own it */
 	while (tlv_next(&reader, &entry))

@@ -92,7 +92,7 @@ static int make_file_disk(
 
 	int rc = disk_open_file(*fd, read_only, &disk, err);
 	if (rc < 0)
-		return error_prefix(err, "%s", name);
+		return error_prefix(err, rc, "%s", name);
 	*fd = -1;
 	return attach_disk(w, name, serial, disk, err);
 }

@@ -407,11 +407,11 @@ static void check_refusal(void)
 	struct husk_error err = {0};
 
 	error_set(&err, -EPERM, "start husk-vmm: make namespaces: Operation not permitted");
-	CHECK(jail_birth_failed(jail_full(), &err) == -EPERM && strstr(err.message, "--shell=degraded") &&
+	CHECK(jail_birth_failed(jail_full(), err.code, &err) == -EPERM && strstr(err.message, "--shell=degraded") &&
 			strstr(err.message, "husk doctor"),
 		"a host that forbids namespaces is named, with what to do");
 	error_set(&err, -ENOENT, "start husk-vmm: No such file or directory");
-	CHECK(jail_birth_failed(jail_full(), &err) == -ENOENT && !strstr(err.message, "--shell"),
+	CHECK(jail_birth_failed(jail_full(), err.code, &err) == -ENOENT && !strstr(err.message, "--shell"),
 		"another failure is its own");
 	CHECK(jail_id("ffffffffffff", true) == JAIL_ID_LAST && jail_id("000000000000", false) == JAIL_ID_FIRST &&
 			jail_id("abcdef012345", false) + 1 == jail_id("abcdef012345", true),

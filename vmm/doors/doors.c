@@ -186,7 +186,7 @@ int doors_add(struct doors *doors, const struct vm_door *is, int fd, struct husk
 	list_init(&door->queued);
 	int rc = listener_open(&door->listener, doors->setup.loop, steal_fd(&owned), on_accepted, door, err);
 	if (rc < 0)
-		return error_prefix(err, "open the %s door %s", vm_door_kind_name(is->kind), is->endpoint);
+		return error_prefix(err, rc, "open the %s door %s", vm_door_kind_name(is->kind), is->endpoint);
 	/* Connections of an earlier door of this id may live on, and count themselves out. */
 	*door->meter = (struct door_meter){.active = door->meter->active};
 	*at = steal_pointer(&door);
@@ -293,7 +293,7 @@ int doors_create(const struct doors_setup *setup, struct doors **out, struct hus
 		rc = open_again(doors, err);
 	if (rc < 0) {
 		doors_destroy(doors);
-		return error_prefix(err, "make the doors");
+		return error_prefix(err, rc, "make the doors");
 	}
 	*out = doors;
 	return 0;

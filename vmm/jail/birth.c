@@ -83,16 +83,16 @@ void jail_birth(struct jail_birth *birth, uint32_t walls, struct spawn *how)
 	how->data = birth;
 }
 
-int jail_birth_failed(uint32_t walls, struct husk_error *err)
+int jail_birth_failed(uint32_t walls, int code, struct husk_error *err)
 {
 	static const int forbidden[] = {-EPERM, -EACCES, -ENOSPC, -EUSERS, -EINVAL, -ENOSYS};
 	bool ours = false;
 
 	for (size_t i = 0; i < ARRAY_SIZE(forbidden); i++)
-		ours |= err->code == forbidden[i];
+		ours |= code == forbidden[i];
 	if (!ours || !(walls & (JAIL_USER | JAIL_ROOT | JAIL_PID | JAIL_NET | JAIL_IPC | JAIL_UTS)))
-		return err->code;
-	return error_prefix(err,
+		return code;
+	return error_prefix(err, code,
 		"the shell cannot be built here, `husk doctor` says why and --shell=degraded does without "
 		"what is missing");
 }

@@ -24,7 +24,7 @@ int jail_enclose(const struct jail *jail, const char *program, struct husk_error
 		rc = root_build(jail->runtime_fd, program, jail->walls & JAIL_PID, err);
 	close(jail->runtime_fd);
 	rc = rc < 0 ? rc : strip(jail, err);
-	return rc < 0 ? error_prefix(err, "build QEMU's shell") : 0;
+	return rc < 0 ? error_prefix(err, rc, "build QEMU's shell") : 0;
 }
 
 int jail_enclose_main(int argc, char **argv)

@@ -49,5 +49,5 @@ int jail_enter(const struct jail *jail, struct husk_error *err)
 	close(jail->runtime_fd);
 	rc = rc < 0 ? rc : strip(jail, err);
 	rc = rc < 0 ? rc : confine_files(err);
-	return rc < 0 ? error_prefix(err, "build the worker's shell") : 0;
+	return rc < 0 ? error_prefix(err, rc, "build the worker's shell") : 0;
 }

@@ -74,8 +74,8 @@ struct jail_birth {
 };
 /** Have @how born into the namespaces of @walls. */
 void jail_birth(struct jail_birth *birth, uint32_t walls, struct spawn *how);
-/** spawn() has failed with @err: say what that means for a jail of @walls. Returns the code. */
-int jail_birth_failed(uint32_t walls, struct husk_error *err);
+/** spawn() has failed with @code and @err: say what that means for a jail of @walls. Returns the code. */
+int jail_birth_failed(uint32_t walls, int code, struct husk_error *err);
 
 /* ---- stages 2 and 3 ---- */
 

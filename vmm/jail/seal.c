@@ -33,5 +33,5 @@ int jail_seal(enum jail_thread kind, struct husk_error *err)
 	int rc = confine_calls(filters[kind].code, filters[kind].n, err);
 	if (rc > 0)
 		rc = error_set(err, -ENOSYS, "this kernel has no filters of system calls");
-	return rc < 0 ? error_prefix(err, "seal the %s", filters[kind].name) : 0;
+	return rc < 0 ? error_prefix(err, rc, "seal the %s", filters[kind].name) : 0;
 }

@@ -154,7 +154,7 @@ static int start_child(struct supervisor *s, struct spawn *how, struct child *ch
 
 	jail_birth(&birth, s->config.walls, how);
 	int rc = spawn(how, &child->pid, &child->pidfd, err);
-	return rc < 0 ? jail_birth_failed(s->config.walls, err) : 0;
+	return rc < 0 ? jail_birth_failed(s->config.walls, rc, err) : 0;
 }
 
 static int start_worker(struct supervisor *s, const struct wiring *w, struct husk_error *err)

@@ -309,7 +309,7 @@ int doors_expose(struct supervisor *s, const struct vm_door *door, const int *fd
 	if (rc < 0) {
 		for (uint32_t i = 0; i < vmm_door_fds(door->kind); i++)
 			close(fds[i]);
-		return error_prefix(err, "open the %s door %s", vm_door_kind_name(door->kind), door->endpoint);
+		return error_prefix(err, rc, "open the %s door %s", vm_door_kind_name(door->kind), door->endpoint);
 	}
 	begin(d, door, fds);
 	d->asker = client;

@@ -128,10 +128,8 @@ static int parse(struct saved *s, const void *bytes, size_t n, struct husk_error
 	if (n > VIRTIO_STATE_MAX)
 		return error_set(err, -EFBIG, "a device's state of %zu bytes", n);
 	int rc = tlv_open(&r, bytes, n, MAGIC, VERSION, err);
-	if (rc < 0) {
-		error_prefix(err, "a device's state");
-		return rc;
-	}
+	if (rc < 0)
+		return error_prefix(err, rc, "a device's state");
 	while (tlv_next(&r, &entry))
 		if (!take_entry(s, &entry))
 			return error_set(err, -EINVAL, "a device's state has a wrong entry %u", entry.tag);
@@ -208,7 +206,7 @@ int virtio_load(
 	rc = restore(device, memory, &saved, err);
 	if (rc < 0) {
 		virtio_reset(device);
-		error_prefix(err, "the state of the %s device", device->ops->name);
+		error_prefix(err, rc, "the state of the %s device", device->ops->name);
 	}
 	return rc;
 }

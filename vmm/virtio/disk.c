@@ -93,7 +93,7 @@ static int lay_out(struct disk *disk, const int *fds, size_t n, struct gpt_parti
 		uint64_t size = 0;
 		int rc = file_size(fds[i], &size, err);
 		if (rc < 0)
-			return error_prefix(err, "layer %zu", i + 1);
+			return error_prefix(err, rc, "layer %zu", i + 1);
 		if (!size || size > UINT64_MAX / 4 / DISK_LAYERS_MAX)
 			return error_set(err, -EINVAL, "layer %zu has %" PRIu64 " bytes", i + 1, size);
 		uint64_t whole = (size + DISK_SECTOR - 1) / DISK_SECTOR * DISK_SECTOR;

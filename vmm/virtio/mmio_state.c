@@ -122,7 +122,7 @@ static int parse(struct saved *saved, const void *bytes, size_t n, struct husk_e
 		return error_set(err, -EFBIG, "a slot's state of %zu bytes", n);
 	int rc = tlv_open(&r, bytes, n, MAGIC, VERSION, err);
 	if (rc < 0)
-		return error_prefix(err, "a slot's state");
+		return error_prefix(err, rc, "a slot's state");
 	while (tlv_next(&r, &entry))
 		if (!take_entry(saved, &entry))
 			return error_set(err, -EINVAL, "a slot's state has a wrong entry %u", entry.tag);

@@ -56,7 +56,7 @@ int vhost_user_ring_start(struct vhost_user *vu, unsigned i)
 	ring->setup.features = vu->features;
 	int rc = virtqueue_start(&device->queues[i], vu->memory, &ring->setup, &vu->err);
 	if (rc < 0)
-		return error_prefix(&vu->err, "queue %u", i);
+		return error_prefix(&vu->err, rc, "queue %u", i);
 	vu->again |= 1u << i; /* buffers may wait already */
 	schedule(vu);
 	return 0;

@@ -90,7 +90,7 @@ int slot_add(struct machine *machine, const struct machine_device *device, struc
 		.data = device->data};
 	int rc = virtio_mmio_create(&setup, device->device, &s->mmio, err);
 	if (rc < 0)
-		return error_prefix(err, "%s", device->name);
+		return error_prefix(err, rc, "%s", device->name);
 	machine->n_slots++;
 	if (device->device)
 		rc = connect_eventfds(s, err);

@@ -62,7 +62,7 @@ int vcpu_create(struct machine *machine, unsigned index, struct vcpu *vcpu, stru
 	if (rc == 0)
 		rc = set_cpuid(vcpu, err);
 	if (rc < 0)
-		return error_prefix(err, "vCPU %u", index);
+		return error_prefix(err, rc, "vCPU %u", index);
 	set_msrs(vcpu);
 	return 0;
 }

@@ -132,7 +132,7 @@ static int qemu_attach(struct machine *m, const struct machine_device *device, s
 	int rc = vhost_user_create(
 		m->loop, m->memory, device->device, device->socket_fd, on_device_failed, d, &d->transport, err);
 	if (rc < 0)
-		return error_prefix(err, "%s", device->name);
+		return error_prefix(err, rc, "%s", device->name);
 	m->n_devices++;
 	return 0;
 }

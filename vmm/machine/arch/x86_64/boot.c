@@ -316,7 +316,7 @@ static int read_file(const struct memory *memory, const struct boot_file *file, 
 	uint64_t n, struct husk_error *err)
 {
 	int rc = n ? memory_read_file(memory, gpa, file->fd, offset, n, err) : 0;
-	return rc < 0 ? error_prefix(err, "load the %s", file->what) : 0;
+	return rc < 0 ? error_prefix(err, rc, "load the %s", file->what) : 0;
 }
 
 int x86_boot_load(const struct x86_boot *boot, struct x86_entry *entry, struct husk_error *err)
