@@ -7,8 +7,7 @@
  * RAM and beside each other, the entry lies in the kernel, the memory map adds up to the VM's memory, and no page of it was
  * touched but those of the low structures, the kernel's pieces and the initramfs.
  *
- * Built without libFuzzer (HUSK_FUZZ_MAIN), main replays the files of a directory, each also with MUTATIONS random changes of
- * it (environment, default 0). With libFuzzer, in bash:
+ * Without libFuzzer: replay.c, whose changes are made here: they are of a header's fields. With it, in bash:
  *
  *   clang -g -O1 -fsanitize=fuzzer,address,undefined -D_GNU_SOURCE -I. -Iinclude -o boot-fuzz fuzz/boot-fuzz.c \
  *     vmm/machine/arch/x86_64/{boot,boot_info,bzimage,elf,registers}.c memory/memory.c base/{buffer,error,fd}.c &&
@@ -17,12 +16,11 @@
 #include "base/bytes.h"
 #include "base/cleanup.h"
 #include "base/fd.h"
+#include "fuzz/fuzz.h"
 #include "vmm/machine/arch/x86_64/boot_internal.h"
 #include "vmm/machine/arch/x86_64/layout.h"
 #include "vmm/machine/arch/x86_64/registers.h"
 
-#include <dirent.h>
-#include <fcntl.h>
 #include <string.h>
 #include <sys/mman.h>
 
@@ -30,8 +28,6 @@
 #define PAGE 4096ull
 #define INITRD_MAX MIB
 #define KERNEL_PAGES_MAX 512
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 /** What the first bytes choose. */
 struct choice {
@@ -44,19 +40,14 @@ struct choice {
 static const uint64_t ram_sizes[] = {MIB + PAGE, 2 * MIB, 16 * MIB, 17 * MIB + PAGE, 64 * MIB, X86_HOLE - PAGE,
 	X86_HOLE, X86_HOLE + PAGE, X86_HIGH, 5ull << 30};
 
-static void must_at(bool ok, const char *what)
-{
-	if (ok)
-		return;
-	fprintf(stderr, "boot-fuzz: not so: %s\n", what);
-	abort();
-}
-#define must(condition) must_at(condition, #condition)
+/** An invariant that says itself what it is. */
+#define must_hold(condition) must(condition, #condition)
 
 static int bytes_fd(const uint8_t *data, size_t size, uint64_t at_least)
 {
 	int fd = memfd_create("fuzz", MFD_CLOEXEC);
-	must(fd >= 0 && fd_write_all(fd, data, size) == 0 && (size >= at_least || ftruncate(fd, (off_t)at_least) == 0));
+	must_hold(fd >= 0 && fd_write_all(fd, data, size) == 0 &&
+		  (size >= at_least || ftruncate(fd, (off_t)at_least) == 0));
 	return fd;
 }
 
@@ -86,7 +77,7 @@ static void check_pages(const struct memory *memory, const struct boot_plan *pla
 		while (at >= 0 && (uint64_t)at < end) {
 			off_t hole = lseek(memory->fd, at, SEEK_HOLE);
 			for (; at < hole && (uint64_t)at < end; at += PAGE)
-				must(may_be_touched(r->gpa + ((uint64_t)at - start), plan, entry));
+				must_hold(may_be_touched(r->gpa + ((uint64_t)at - start), plan, entry));
 			at = lseek(memory->fd, hole, SEEK_DATA);
 		}
 	}
@@ -96,11 +87,11 @@ static void check_map(const struct memory *memory, const struct x86_entry *entry
 {
 	uint64_t sum = 0, n, at;
 	const uint8_t *info = memory_at(memory, entry->info, PAGE);
-	must(info);
+	must_hold(info);
 	if (entry->pvh) {
 		n = get_le32(info + 48);
 		at = get_le64(info + 40);
-		must(memory_at(memory, at, n * 24));
+		must_hold(memory_at(memory, at, n * 24));
 		for (uint64_t i = 0; i < n; i++)
 			sum += get_le64((uint8_t *)memory_at(memory, at + i * 24, 24) + 8);
 	} else {
@@ -108,22 +99,22 @@ static void check_map(const struct memory *memory, const struct x86_entry *entry
 		for (unsigned i = 0; i < params->e820_entries; i++)
 			sum += params->e820_table[i].size;
 	}
-	must(sum == boot_ram(memory));
+	must_hold(sum == boot_ram(memory));
 }
 
 static void check_places(
 	const struct memory *memory, const struct boot_plan *plan, const struct x86_entry *entry, uint64_t initrd)
 {
-	must(boot_plan_holds(plan, entry->rip) && entry->rip >= X86_KERNEL && entry->rip < X86_HOLE);
-	must(entry->initrd_size == initrd);
-	must(!initrd || (memory_at(memory, entry->initrd, initrd) && entry->initrd >= X86_KERNEL));
+	must_hold(boot_plan_holds(plan, entry->rip) && entry->rip >= X86_KERNEL && entry->rip < X86_HOLE);
+	must_hold(entry->initrd_size == initrd);
+	must_hold(!initrd || (memory_at(memory, entry->initrd, initrd) && entry->initrd >= X86_KERNEL));
 	for (unsigned i = 0; i < plan->n_pieces; i++) {
 		const struct boot_piece *p = &plan->pieces[i];
-		must(memory_at(memory, p->gpa, p->size) && p->gpa >= X86_KERNEL && p->n <= p->size);
-		must(!initrd || p->gpa >= entry->initrd + initrd || entry->initrd >= p->gpa + p->size);
+		must_hold(memory_at(memory, p->gpa, p->size) && p->gpa >= X86_KERNEL && p->n <= p->size);
+		must_hold(!initrd || p->gpa >= entry->initrd + initrd || entry->initrd >= p->gpa + p->size);
 		for (unsigned j = 0; j < i; j++)
-			must(p->gpa >= plan->pieces[j].gpa + plan->pieces[j].size ||
-				plan->pieces[j].gpa >= p->gpa + p->size);
+			must_hold(p->gpa >= plan->pieces[j].gpa + plan->pieces[j].size ||
+				  plan->pieces[j].gpa >= p->gpa + p->size);
 	}
 }
 
@@ -136,11 +127,11 @@ static struct boot_plan plan_of(int kernel, const struct memory *memory)
 	off_t size = lseek(kernel, 0, SEEK_END);
 	ssize_t n = pread(kernel, head, sizeof(head), 0);
 	const struct boot_file file = {.what = "kernel", .fd = kernel, .size = (uint64_t)size};
-	must(n > 0);
+	must_hold(n > 0);
 	for (unsigned i = 0; i < ARRAY_SIZE(formats); i++) {
 		if (!formats[i]->probe(head, (size_t)n))
 			continue;
-		must(formats[i]->plan(&file, memory, &plan, NULL) == 0);
+		must_hold(formats[i]->plan(&file, memory, &plan, NULL) == 0);
 		break;
 	}
 	return plan;
@@ -155,7 +146,7 @@ static void check(const struct memory *memory, int kernel, const struct x86_entr
 	check_map(memory, entry);
 	check_pages(memory, &plan, entry);
 	x86_entry_registers(entry, &sregs, &regs);
-	must(regs.rip == entry->rip && entry->pvh == !(sregs.efer & 0x400));
+	must_hold(regs.rip == entry->rip && entry->pvh == !(sregs.efer & 0x400));
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
@@ -176,89 +167,42 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	CLEANUP_FD int kernel =
 		bytes_fd(data + sizeof(choice), size - sizeof(choice), choice.kernel_pages % KERNEL_PAGES_MAX * PAGE);
 	CLEANUP_FD int initrd_fd = initrd ? bytes_fd(NULL, 0, initrd) : -1;
-	must(memory_make_fd(ram, &fd, &err) == 0 && memory_init(&memory, fd, &err) == 0 &&
-		x86_map_memory(&memory, ram, &err) == 0);
+	must_hold(memory_make_fd(ram, &fd, &err) == 0 && memory_init(&memory, fd, &err) == 0 &&
+		  x86_map_memory(&memory, ram, &err) == 0);
 	const struct x86_boot boot = {
 		.memory = &memory, .kernel_fd = kernel, .initrd_fd = initrd_fd, .cmdline = cmdline, .rsdp = X86_ACPI};
 	int rc = x86_boot_load(&boot, &entry, &err);
-	must(rc <= 0 && (rc == 0 || (err.code == rc && memchr(err.message, 0, sizeof(err.message)) && err.message[0])));
+	must_hold(rc <= 0 &&
+		  (rc == 0 || (err.code == rc && memchr(err.message, 0, sizeof(err.message)) && err.message[0])));
 	if (rc == 0)
 		check(&memory, kernel, &entry, initrd);
 	memory_destroy(&memory);
 	return 0;
 }
 
-#ifdef HUSK_FUZZ_MAIN
-static uint64_t next_random(uint64_t *state)
-{
-	*state = *state * 6364136223846793005 + 1442695040888963407;
-	return *state >> 33;
-}
-
-/** Change some fields: of a size, at an alignment, to values at edges or close to what they were. */
-static void mutate(uint8_t *data, size_t size, uint64_t *random)
+/* Change some fields: of a size, at an alignment, to values at edges or close to what they were. */
+size_t fuzz_mutate(uint8_t *data, size_t size, uint64_t *random)
 {
 	static const uint64_t edges[] = {0, 1, PAGE - 1, PAGE, X86_KERNEL - 1, X86_KERNEL, 16 * MIB, X86_HOLE - 1,
 		X86_HOLE, UINT32_MAX, X86_HIGH, INT64_MAX, UINT64_MAX - PAGE, UINT64_MAX};
-	for (uint64_t n = 1 + next_random(random) % 4; n > 0; n--) {
-		size_t bytes = 1u << next_random(random) % 4;
-		size_t at = next_random(random) % (next_random(random) % 4 ? 0x300 : size);
+	for (uint64_t n = 1 + fuzz_random(random) % 4; n > 0; n--) {
+		size_t bytes = 1u << fuzz_random(random) % 4;
+		size_t at = fuzz_random(random) % (fuzz_random(random) % 4 ? 0x300 : size);
 		if (at + bytes > size)
 			continue;
 		uint64_t value = 0;
 		memcpy(&value, data + at, bytes);
-		switch (next_random(random) % 3) {
+		switch (fuzz_random(random) % 3) {
 		case 0:
-			value = edges[next_random(random) % ARRAY_SIZE(edges)];
+			value = edges[fuzz_random(random) % ARRAY_SIZE(edges)];
 			break;
 		case 1:
-			value += next_random(random) % 33 - 16;
+			value += fuzz_random(random) % 33 - 16;
 			break;
 		default:
-			value ^= 1ull << next_random(random) % 64;
+			value ^= 1ull << fuzz_random(random) % 64;
 		}
 		memcpy(data + at, &value, bytes);
 	}
+	return fuzz_random(random) % 8 ? size : size - fuzz_random(random) % size;
 }
-
-static int replay(int dir, const char *name, unsigned long mutations)
-{
-	struct buffer bytes = {0};
-	CLEANUP_FD int fd = openat(dir, name, O_RDONLY | O_CLOEXEC);
-	if (fd < 0 || fd_read_to_end(fd, &bytes, 1 << 20) < 0)
-		return 1;
-	uint64_t random = bytes.size;
-	LLVMFuzzerTestOneInput(buffer_bytes(&bytes), bytes.size);
-	CLEANUP_FREE uint8_t *copy = malloc(bytes.size + 1);
-	for (; mutations > 0 && bytes.size > 0; mutations--) {
-		memcpy(copy, buffer_bytes(&bytes), bytes.size);
-		mutate(copy, bytes.size, &random);
-		LLVMFuzzerTestOneInput(
-			copy, bytes.size - (next_random(&random) % 8 ? 0 : next_random(&random) % bytes.size));
-	}
-	buffer_free(&bytes);
-	return 0;
-}
-
-int main(int argc, char **argv)
-{
-	const char *mutations = getenv("MUTATIONS");
-	CLEANUP_DIR DIR *dir = argc == 2 ? opendir(argv[1]) : NULL;
-	unsigned n = 0;
-	if (!dir) {
-		fprintf(stderr, "usage: boot-fuzz DIRECTORY\n");
-		return 2;
-	}
-	for (struct dirent *e = readdir(dir); e; e = readdir(dir)) {
-		if (e->d_name[0] == '.')
-			continue;
-		if (replay(dirfd(dir), e->d_name, mutations ? strtoul(mutations, NULL, 10) : 0)) {
-			fprintf(stderr, "boot-fuzz: cannot read %s\n", e->d_name);
-			return 1;
-		}
-		n++;
-	}
-	printf("%u inputs replayed\n", n);
-	return n ? 0 : 1;
-}
-#endif

@@ -2,19 +2,16 @@
 /*
  * layer-fuzz.c - libFuzzer target: bytes as a layer
  *
- * The first byte chooses: bit 0, whether the rest is one layer or, cut in two, a lower and an upper one. Built without
- * libFuzzer (HUSK_FUZZ_MAIN), main replays files, each also with MUTATIONS random changes of it (environment, default 0),
- * so that a plain compiler with sanitizers can look for trouble, too.
+ * The first byte chooses: bit 0, whether the rest is one layer or, cut in two, a lower and an upper one. Without libFuzzer:
+ * replay.c, whose changes are made here, as a layer's reader looks at nothing behind a header with a wrong checksum.
  */
 #include "base/cleanup.h"
 #include "base/fd.h"
+#include "fuzz/fuzz.h"
 #include "image/layer.h"
 
-#include <fcntl.h>
 #include <string.h>
 #include <sys/mman.h>
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 static int bytes_fd(const uint8_t *data, size_t size)
 {
@@ -44,23 +41,17 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	return 0;
 }
 
-#ifdef HUSK_FUZZ_MAIN
-static uint64_t next_random(uint64_t *state)
+/* Change some bytes, and mend the checksum of every tar header. */
+size_t fuzz_mutate(uint8_t *data, size_t size, uint64_t *random)
 {
-	*state = *state * 6364136223846793005 + 1442695040888963407;
-	return *state >> 33;
-}
-
-/* Change some bytes, and mend the checksum of every tar header, or nothing behind it would be looked at. */
-static void mutate(uint8_t *data, size_t size, uint64_t *random)
-{
-	for (uint64_t n = 1 + next_random(random) % 6; n > 0; n--) {
-		size_t at = 1 + next_random(random) % (size - 1);
-		if (next_random(random) % 2) /* most of what matters is in the first half of a header */
-			at = 1 + (at - 1) / 512 * 512 + next_random(random) % 300;
+	data[0] = (uint8_t)fuzz_random(random);
+	for (uint64_t n = 1 + fuzz_random(random) % 6; n > 0; n--) {
+		size_t at = 1 + fuzz_random(random) % (size - 1);
+		if (fuzz_random(random) % 2) /* most of what matters is in the first half of a header */
+			at = 1 + (at - 1) / 512 * 512 + fuzz_random(random) % 300;
 		if (at < size)
-			data[at] = (uint8_t)(next_random(random) % 4 ? '0' + next_random(random) % 80
-								     : next_random(random));
+			data[at] = (uint8_t)(fuzz_random(random) % 4 ? '0' + fuzz_random(random) % 80
+								     : fuzz_random(random));
 	}
 	for (size_t at = 1; at + 512 <= size; at += 512) {
 		unsigned sum = 8 * ' ';
@@ -72,37 +63,5 @@ static void mutate(uint8_t *data, size_t size, uint64_t *random)
 		snprintf(text, sizeof(text), "%06o", sum & 0777777);
 		memcpy(data + at + 148, text, 7);
 	}
+	return size;
 }
-
-static int replay(const char *path, unsigned long mutations)
-{
-	struct buffer bytes = {0};
-	CLEANUP_FD int fd = open(path, O_RDONLY | O_CLOEXEC);
-	if (fd < 0 || fd_read_to_end(fd, &bytes, 1 << 24) < 0)
-		return 1;
-	uint64_t random = bytes.size;
-	LLVMFuzzerTestOneInput(buffer_bytes(&bytes), bytes.size);
-	CLEANUP_FREE uint8_t *copy = malloc(bytes.size + 1);
-	for (; mutations > 0 && bytes.size > 512; mutations--) {
-		memcpy(copy, buffer_bytes(&bytes), bytes.size);
-		copy[0] = (uint8_t)mutations;
-		mutate(copy, bytes.size, &random);
-		LLVMFuzzerTestOneInput(copy, bytes.size);
-	}
-	buffer_free(&bytes);
-	return 0;
-}
-
-int main(int argc, char **argv)
-{
-	const char *mutations = getenv("MUTATIONS");
-	for (int i = 1; i < argc; i++) {
-		if (replay(argv[i], mutations ? strtoul(mutations, NULL, 10) : 0)) {
-			fprintf(stderr, "layer-fuzz: cannot read %s\n", argv[i]);
-			return 1;
-		}
-	}
-	printf("%d inputs replayed\n", argc - 1);
-	return 0;
-}
-#endif

@@ -4,6 +4,7 @@
  *
  * Theory of operation: `make test` has no time to search and may have no clang. What a search found lies in the corpus, so its
  * files are replayed, each also with MUTATIONS random changes of it (environment, default 0); they are the same every time.
+ * A target that knows which changes are worth making defines fuzz_mutate() itself.
  */
 #include "base/buffer.h"
 #include "base/cleanup.h"
@@ -13,26 +14,20 @@
 #include <fcntl.h>
 #include <string.h>
 
-static uint64_t next_random(uint64_t *state)
+/* Change, drop or double some bytes. */
+__attribute__((weak)) size_t fuzz_mutate(uint8_t *data, size_t size, uint64_t *random)
 {
-	*state = *state * 6364136223846793005 + 1442695040888963407;
-	return *state >> 33;
-}
-
-/** Change, drop or double some bytes; the new size. */
-static size_t mutate(uint8_t *data, size_t size, uint64_t *random)
-{
-	for (uint64_t n = 1 + next_random(random) % 8; n > 0; n--) {
-		size_t at = next_random(random) % size, from = next_random(random) % size;
-		size_t length = 1 + next_random(random) % 16;
+	for (uint64_t n = 1 + fuzz_random(random) % 8; n > 0; n--) {
+		size_t at = fuzz_random(random) % size, from = fuzz_random(random) % size;
+		size_t length = 1 + fuzz_random(random) % 16;
 		if (length > size - (at > from ? at : from))
 			length = size - (at > from ? at : from);
-		if (next_random(random) % 3)
-			data[at] = (uint8_t)next_random(random);
+		if (fuzz_random(random) % 3)
+			data[at] = (uint8_t)fuzz_random(random);
 		else
 			memmove(data + at, data + from, length);
 	}
-	return 1 + next_random(random) % size;
+	return 1 + fuzz_random(random) % size;
 }
 
 static void replay(const struct buffer *bytes, unsigned long mutations)
@@ -42,7 +37,7 @@ static void replay(const struct buffer *bytes, unsigned long mutations)
 	CLEANUP_FREE uint8_t *copy = malloc(bytes->size + 1);
 	for (; mutations > 0 && bytes->size > 1; mutations--) {
 		memcpy(copy, buffer_bytes(bytes), bytes->size);
-		size_t size = mutate(copy, bytes->size, &random);
+		size_t size = fuzz_mutate(copy, bytes->size, &random);
 		LLVMFuzzerTestOneInput(copy, size);
 	}
 }
