@@ -2,21 +2,13 @@
 /* guest-test.c - the runtime of sandbox programs, as compiled for them, run natively (native.h): calls, host calls,
  * errors, heap, cost */
 #include "native.h"
+#include "tests/sandbox/literals.h"
 #include "tests/tap.h"
 
 #include <math.h>
 #include <signal.h>
 #include <stdlib.h>
 
-#define I32(v) ((struct husk_sandbox_value){.type = HUSK_SANDBOX_I32, .i32 = (v)})
-#define U32(v) ((struct husk_sandbox_value){.type = HUSK_SANDBOX_U32, .u32 = (v)})
-#define I64(v) ((struct husk_sandbox_value){.type = HUSK_SANDBOX_I64, .i64 = (v)})
-#define U64(v) ((struct husk_sandbox_value){.type = HUSK_SANDBOX_U64, .u64 = (v)})
-#define F32(v) ((struct husk_sandbox_value){.type = HUSK_SANDBOX_F32, .f32 = (v)})
-#define F64(v) ((struct husk_sandbox_value){.type = HUSK_SANDBOX_F64, .f64 = (v)})
-#define BOOL(v) ((struct husk_sandbox_value){.type = HUSK_SANDBOX_BOOL, .boolean = (v)})
-#define BYTES(p, n) ((struct husk_sandbox_value){.type = HUSK_SANDBOX_BYTES, .bytes = {(p), (n)}})
-#define STRING(s) ((struct husk_sandbox_value){.type = HUSK_SANDBOX_STRING, .bytes = {(s), strlen(s)}})
 #define VALUES(...) ((struct husk_sandbox_value[]){__VA_ARGS__})
 
 static const char *guests; /* the directory */

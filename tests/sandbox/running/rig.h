@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* rig.h - what tests of running sandboxes share: programs by path, values in one word, calls in one line */
+/* rig.h - what tests of running sandboxes share: programs by path, calls in one line */
 #ifndef TESTS_SANDBOX_RIG_H
 #define TESTS_SANDBOX_RIG_H
 
+#include "tests/sandbox/literals.h"
 #include "tests/tap.h"
 
 #include <errno.h>
@@ -10,16 +11,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
-
-#define I32(v) ((struct husk_sandbox_value){.type = HUSK_SANDBOX_I32, .i32 = (v)})
-#define U32(v) ((struct husk_sandbox_value){.type = HUSK_SANDBOX_U32, .u32 = (v)})
-#define I64(v) ((struct husk_sandbox_value){.type = HUSK_SANDBOX_I64, .i64 = (v)})
-#define U64(v) ((struct husk_sandbox_value){.type = HUSK_SANDBOX_U64, .u64 = (v)})
-#define F32(v) ((struct husk_sandbox_value){.type = HUSK_SANDBOX_F32, .f32 = (v)})
-#define F64(v) ((struct husk_sandbox_value){.type = HUSK_SANDBOX_F64, .f64 = (v)})
-#define BOOL(v) ((struct husk_sandbox_value){.type = HUSK_SANDBOX_BOOL, .boolean = (v)})
-#define BYTES(p, n) ((struct husk_sandbox_value){.type = HUSK_SANDBOX_BYTES, .bytes = {.data = (p), .size = (n)}})
-#define STRING(s) ((struct husk_sandbox_value){.type = HUSK_SANDBOX_STRING, .bytes = {.data = (s), .size = strlen(s)}})
 
 /** The error of the last call that failed, of any sandbox of this program. */
 static struct husk_error rig_error;
