@@ -78,47 +78,37 @@ int husk_sandbox_cell_set(struct husk_sandbox *sandbox, unsigned number, uint64_
 	return 0;
 }
 
-/** Store @to, unless it is one that has @wrapped. */
-static int change(struct husk_sandbox *sandbox, struct cell *cell, uint64_t to, bool wrapped, uint64_t *value,
+/** Raise the cell by @delta, or lower it; it does not wrap around. */
+static int step(struct husk_sandbox *sandbox, unsigned number, uint64_t delta, bool down, uint64_t *value,
 	struct husk_error *err)
 {
-	if (wrapped)
-		return error_set(err, -EOVERFLOW, "cell '%s', which is %" PRIu64 ", would wrap around", cell->name,
+	uint64_t to;
+	int rc;
+	struct cell *cell = begin(sandbox, number, HUSK_SANDBOX_CELL_HOST, &rc, err);
+
+	if (!cell)
+		return rc;
+	if (down ? __builtin_sub_overflow(cell->shadow, delta, &to) : __builtin_add_overflow(cell->shadow, delta, &to))
+		rc = error_set(err, -EOVERFLOW, "cell '%s', which is %" PRIu64 ", would wrap around", cell->name,
 			cell->shadow);
-	cell_store(cell, &sandbox->areas, to);
-	if (value)
+	else
+		cell_store(cell, &sandbox->areas, to);
+	if (rc == 0 && value)
 		*value = to;
-	return 0;
+	access_end(sandbox);
+	return rc;
 }
 
 int husk_sandbox_cell_add(
 	struct husk_sandbox *sandbox, unsigned number, uint64_t delta, uint64_t *value, struct husk_error *err)
 {
-	uint64_t to;
-	int rc;
-	struct cell *cell = begin(sandbox, number, HUSK_SANDBOX_CELL_HOST, &rc, err);
-
-	if (!cell)
-		return rc;
-	bool wrapped = __builtin_add_overflow(cell->shadow, delta, &to);
-	rc = change(sandbox, cell, to, wrapped, value, err);
-	access_end(sandbox);
-	return rc;
+	return step(sandbox, number, delta, false, value, err);
 }
 
 int husk_sandbox_cell_sub(
 	struct husk_sandbox *sandbox, unsigned number, uint64_t delta, uint64_t *value, struct husk_error *err)
 {
-	uint64_t to;
-	int rc;
-	struct cell *cell = begin(sandbox, number, HUSK_SANDBOX_CELL_HOST, &rc, err);
-
-	if (!cell)
-		return rc;
-	bool wrapped = __builtin_sub_overflow(cell->shadow, delta, &to);
-	rc = change(sandbox, cell, to, wrapped, value, err);
-	access_end(sandbox);
-	return rc;
+	return step(sandbox, number, delta, true, value, err);
 }
 
 int husk_sandbox_cell_get(struct husk_sandbox *sandbox, unsigned number, uint64_t *value, struct husk_error *err)
