@@ -16,6 +16,7 @@
  */
 #include "image/layer_data.h"
 
+#include "base/bytes.h"
 #include "base/cleanup.h"
 #include "image/layer_lz4.h"
 
@@ -206,11 +207,6 @@ void layer_data_begin(struct layer_data *d, uint32_t inode)
 	i->file.slots = d->slots.used;
 }
 
-static bool all_zero(const uint8_t *bytes, size_t n)
-{
-	return n == 0 || (bytes[0] == 0 && memcmp(bytes, bytes + 1, n - 1) == 0);
-}
-
 static int add_slot(struct layer_data *d, uint32_t value, uint32_t *slot, struct husk_error *err)
 {
 	struct layer_inode *i = layer_inode(d->tree, d->inode);
@@ -248,7 +244,7 @@ static int count_hole(struct layer_data *d, uint64_t n, struct husk_error *err)
 static int submit_block(struct layer_data *d, const uint8_t *bytes, size_t n, struct husk_error *err)
 {
 	uint32_t slot;
-	if (all_zero(bytes, n)) {
+	if (bytes_are_zero(bytes, n)) {
 		int r = count_hole(d, n, err);
 		return r < 0 ? r : add_holes(d, 1, err);
 	}
@@ -335,7 +331,7 @@ int layer_data_end(struct layer_data *d, struct husk_error *err)
 	if (n == 0)
 		return 0;
 	d->fill = 0;
-	if (i->file.n_slots > 0 || all_zero(d->block, n))
+	if (i->file.n_slots > 0 || bytes_are_zero(d->block, n))
 		return submit_block(d, d->block, n, err);
 	if (d->fragment_fill + n > LAYER_BLOCK) {
 		int r = flush_fragment(d, err);

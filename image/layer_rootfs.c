@@ -116,11 +116,6 @@ static int read_xattrs(struct rootfs *f, int fd, uint32_t *index)
 	return layer_tree_xattrs(&f->tree, list, count, index, f->err);
 }
 
-static bool all_zero(const uint8_t *bytes, size_t n)
-{
-	return n == 0 || (bytes[0] == 0 && memcmp(bytes, bytes + 1, n - 1) == 0);
-}
-
 static int read_block(struct rootfs *f, int fd, uint64_t at, size_t n)
 {
 	for (size_t have = 0; have < n;) {
@@ -150,7 +145,7 @@ static int read_contents(struct rootfs *f, int fd, uint64_t size, uint32_t inode
 		int r = hole ? 0 : read_block(f, fd, at, n);
 		if (r < 0)
 			return r;
-		hole = hole || all_zero(f->block, n);
+		hole = hole || bytes_are_zero(f->block, n);
 		digest_bytes(f, hole ? "\0" : "\1", 1);
 		if (!hole)
 			digest_bytes(f, f->block, n);

@@ -76,23 +76,13 @@ static int sink_close(struct sink *sink)
 	return rc < 0 ? rc : end > 0 && ftruncate(sink->fd, end) < 0 ? -errno : 0;
 }
 
-static bool is_zero(const uint8_t *page)
-{
-	const uint64_t *words = (const void *)page;
-	uint64_t all = 0;
-
-	for (size_t i = 0; i < SANDBOX_PAGE / sizeof(*words) && !all; i++)
-		all |= words[i];
-	return !all;
-}
-
 static int sink_memory(struct sink *sink, const uint8_t *from, uint64_t n)
 {
 	int rc = 0;
 
 	/* A run of pages with something in them is one write. */
 	for (uint64_t at = 0, run = 0; rc == 0 && at < n; at = run) {
-		for (run = at; run < n && !is_zero(from + run);)
+		for (run = at; run < n && !bytes_are_zero(from + run, SANDBOX_PAGE);)
 			run += SANDBOX_PAGE;
 		if (run > at) {
 			rc = sink_write(sink, from + at, run - at);

@@ -2,6 +2,7 @@
 /* snapshot.c - take, restore and be born of snapshots (theory of operation: snapshot.h) */
 #include "sandbox/snapshot.h"
 
+#include "base/bytes.h"
 #include "base/cleanup.h"
 #include "sandbox/run.h"
 
@@ -126,23 +127,14 @@ static int list_areas(struct husk_sandbox_snapshot *snapshot, const struct husk_
 	return 0;
 }
 
-static bool is_zero(const uint8_t *page)
-{
-	const uint64_t *words = (const void *)page;
-	uint64_t all = 0;
-
-	for (size_t i = 0; i < SANDBOX_PAGE / sizeof(*words) && !all; i++)
-		all |= words[i];
-	return !all;
-}
-
 /** Where the bytes of page @i of an area are that is like the base unless it is dirty; NULL: zeroes. */
 static const uint8_t *page_of(const struct husk_sandbox *s, const struct area *area, uint64_t offset, uint64_t i)
 {
 	const struct husk_sandbox_snapshot *base = s->synced;
 
 	if (bit(area->dirty, i))
-		return is_zero(area->host + i * SANDBOX_PAGE) ? NULL : area->host + i * SANDBOX_PAGE;
+		return bytes_are_zero(area->host + i * SANDBOX_PAGE, SANDBOX_PAGE) ? NULL
+										   : area->host + i * SANDBOX_PAGE;
 	if (base)
 		return bit(base->data, offset / SANDBOX_PAGE + i) ? base->memory + offset + i * SANDBOX_PAGE : NULL;
 	/* From the start on only the program's data are no zeroes; they are mapped there, whoever touched them. */
