@@ -289,34 +289,35 @@ void husk_sandbox_free(struct husk_sandbox *sandbox)
 
 /* ---- what it tells of itself ---- */
 
-int husk_sandbox_report(struct husk_sandbox *sandbox, struct husk_sandbox_report *report, struct husk_error *err)
+/**
+ * Copy @ours, a struct husk_sandbox_@name of @size bytes, to @out, which may be shorter (a caller that
+ * knows an older one) or longer (it ends in zeroes then). Both begin with their size, a size_t.
+ */
+static int tell(struct husk_sandbox *sandbox, const char *name, const void *ours, size_t size, void *out,
+	struct husk_error *err)
 {
-	size_t size = report->size;
-	int rc = size < sizeof(size_t) ? error_set(err, -EINVAL, "struct husk_sandbox_report has no size")
-				       : sandbox_enter(sandbox, IN_ANY_STATE, "report", err);
+	size_t known;
 
+	memcpy(&known, out, sizeof(known));
+	int rc = known < sizeof(known) ? error_set(err, -EINVAL, "struct husk_sandbox_%s has no size", name)
+				       : sandbox_enter(sandbox, IN_ANY_STATE, name, err);
 	if (rc < 0)
 		return rc;
-	memset(report, 0, size);
-	memcpy(report, &sandbox->report, size < sizeof(*report) ? size : sizeof(*report));
-	report->size = size;
+	memset(out, 0, known);
+	memcpy(out, ours, known < size ? known : size);
+	memcpy(out, &known, sizeof(known));
 	sandbox_leave(sandbox);
 	return 0;
 }
 
+int husk_sandbox_report(struct husk_sandbox *sandbox, struct husk_sandbox_report *report, struct husk_error *err)
+{
+	return tell(sandbox, "report", &sandbox->report, sizeof(sandbox->report), report, err);
+}
+
 int husk_sandbox_stats(struct husk_sandbox *sandbox, struct husk_sandbox_stats *stats, struct husk_error *err)
 {
-	size_t size = stats->size;
-	int rc = size < sizeof(size_t) ? error_set(err, -EINVAL, "struct husk_sandbox_stats has no size")
-				       : sandbox_enter(sandbox, IN_ANY_STATE, "count", err);
-
-	if (rc < 0)
-		return rc;
-	memset(stats, 0, size);
-	memcpy(stats, &sandbox->stats, size < sizeof(*stats) ? size : sizeof(*stats));
-	stats->size = size;
-	sandbox_leave(sandbox);
-	return 0;
+	return tell(sandbox, "stats", &sandbox->stats, sizeof(sandbox->stats), stats, err);
 }
 
 int husk_sandbox_cancel(struct husk_sandbox *sandbox, struct husk_error *err)
