@@ -3,9 +3,8 @@
 #include "sandbox/kick.h"
 
 #include <string.h>
+#include <sys/syscall.h>
 #include <unistd.h>
-
-#define KERNEL_SIGSET_SIZE 8 /* bytes of the kernel's own signal set, 64 signals */
 
 uint64_t kick_now(void)
 {
@@ -33,28 +32,30 @@ void kick_destroy(struct kick *kick)
 	pthread_mutex_destroy(&kick->lock);
 }
 
-static sigset_t only(int signal)
-{
-	sigset_t set;
+/* Signal sets are the kernel's, one bit each, and so are the calls: libc's are 128 bytes, and copied several times in each. */
 
-	sigemptyset(&set);
-	sigaddset(&set, signal);
-	return set;
+static uint64_t only(int signal)
+{
+	return 1ull << (signal - 1);
+}
+
+static void set_mask(int how, uint64_t set, uint64_t *before)
+{
+	syscall(SYS_rt_sigprocmask, how, &set, before, sizeof(set));
 }
 
 /** While it runs the guest, KVM lets through what the caller's thread does, and the kick. */
 static int tell_kvm(struct kick *kick, const struct kvm_vcpu *vcpu, struct husk_error *err)
 {
+	const uint64_t set = kick->before & ~only(kick->signal);
 	struct {
 		struct kvm_signal_mask head;
-		uint8_t set[KERNEL_SIGSET_SIZE];
-	} mask = {.head.len = KERNEL_SIGSET_SIZE};
-	sigset_t set = kick->before;
+		uint8_t set[sizeof(set)];
+	} mask = {.head.len = sizeof(set)};
 
-	sigdelset(&set, kick->signal);
-	if (kick->tells && memcmp(&set, &kick->told, KERNEL_SIGSET_SIZE) == 0)
+	if (kick->tells && set == kick->told)
 		return 0;
-	memcpy(mask.head.sigset, &set, KERNEL_SIGSET_SIZE);
+	memcpy(mask.head.sigset, &set, sizeof(set));
 	long rc = kvm_ioctl(vcpu->fd, KVM_SET_SIGNAL_MASK, &mask, "tell which signals interrupt the guest", err);
 	if (rc < 0)
 		return (int)rc;
@@ -86,25 +87,25 @@ static int start_timer(struct kick *kick, struct husk_error *err)
 static void take_pending(const struct kick *kick)
 {
 	static const struct timespec no_time;
-	const sigset_t set = only(kick->signal);
+	const uint64_t set = only(kick->signal);
+	long rc;
 
-	while (sigtimedwait(&set, NULL, &no_time) > 0 || errno == EINTR)
-		errno = 0;
+	do
+		rc = syscall(SYS_rt_sigtimedwait, &set, NULL, &no_time, sizeof(set));
+	while (rc > 0 || errno == EINTR);
 }
 
 int kick_begin(struct kick *kick, const struct kvm_vcpu *vcpu, uint64_t timeout_ns, struct husk_error *err)
 {
-	const sigset_t set = only(kick->signal);
 	uint64_t now = timeout_ns ? kick_now() : 0;
 
-	pthread_sigmask(SIG_BLOCK, &set, &kick->before);
-	kick->blocked = sigismember(&kick->before, kick->signal);
+	set_mask(SIG_BLOCK, only(kick->signal), &kick->before);
 	int rc = tell_kvm(kick, vcpu, err);
 	kick->deadline = !timeout_ns ? 0 : timeout_ns < UINT64_MAX / 2 - now ? now + timeout_ns : UINT64_MAX / 2;
 	if (rc == 0 && timeout_ns)
 		rc = start_timer(kick, err);
 	if (rc < 0) {
-		pthread_sigmask(SIG_SETMASK, &kick->before, NULL);
+		set_mask(SIG_SETMASK, kick->before, NULL);
 		return rc;
 	}
 	__atomic_store_n(&kick->canceled, false, __ATOMIC_SEQ_CST);
@@ -123,8 +124,8 @@ void kick_end(struct kick *kick)
 	drop_timer(kick);
 	if (kick->deadline || __atomic_load_n(&kick->canceled, __ATOMIC_SEQ_CST))
 		take_pending(kick);
-	if (!kick->blocked)
-		pthread_sigmask(SIG_SETMASK, &kick->before, NULL);
+	if (!(kick->before & only(kick->signal)))
+		set_mask(SIG_SETMASK, kick->before, NULL);
 }
 
 int kick_check(struct kick *kick, bool interrupted)

@@ -26,9 +26,8 @@ struct kick {
 	bool running;
 	bool canceled; /* atomic */
 	pthread_t thread; /* that the call runs in */
-	sigset_t before; /* its mask, for kick_end() */
-	bool blocked; /* the signal was blocked in it anyway */
-	sigset_t told; /* the mask that KVM was told last */
+	uint64_t before; /* its mask as the kernel has it, for kick_end() */
+	uint64_t told; /* the mask that KVM was told last */
 	bool tells; /* told is valid */
 	uint64_t deadline; /* CLOCK_MONOTONIC, ns; 0: none */
 	timer_t timer; /* that sends the kick to thread */
