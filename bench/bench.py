@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""bench.py - husk's figures on this machine, one table from one run. usage: bench/bench.py [BUILDDIR] [start|layer|worker|stdout|blk|muxer|doors|load|doors-vm|kernel|lab…]
+"""bench.py - husk's figures on this machine, one table from one run. usage: bench/bench.py [BUILDDIR] [start|layer|worker|stdout|blk|muxer|doors|load|doors-vm|kernel|sandbox|lab…]
 
 start   cold `husk run IMAGE true` (1 and 8 layers) against the bare QEMU with husk's own machine options, kernel and
         command line and an initramfs that only powers off; interleaved, so that both see the same machine
@@ -14,6 +14,7 @@ muxer   the vsock muxer without a guest, against a bare unix socketpair (bench-m
 doors   from a connection to its first byte through the doors, without a guest (bench-doors)
 load    kernel and initramfs into the `kvm` machine's memory, against read() of the same bytes (bench-load)
 doors-vm  what goes through the doors of a VM, against its own sockets, and what idle connections cost (doors_vm.py)
+sandbox  calls, starts and restores of function sandboxes, against bare KVM: here where /dev/kvm opens, else in the lab
 lab     the kvm machine against QEMU's microvm on the same KVM, in an emulated host (lab_bench.py)
 
 Every figure is given with p50, p99, n and what it is held against. HUSK_BENCH_PAIRS sets how many pairs (10).
@@ -38,6 +39,7 @@ import images  # noqa: E402
 import lib  # noqa: E402
 import doors_vm  # noqa: E402
 import lab_bench  # noqa: E402
+import sandbox_bench  # noqa: E402
 
 PAIRS = int(os.environ.get("HUSK_BENCH_PAIRS", "10"))
 ROWS = []
@@ -305,6 +307,7 @@ def main():
     parts = {"start": start, "layer": layer, "worker": worker, "stdout": stdout, "blk": blk, "muxer": muxer, "doors": doors,
              "load": load,
              "doors-vm": lambda home, folder: doors_vm.run(home, folder, row, say),
+             "sandbox": lambda home, folder: sandbox_bench.run(ROWS, say, BUILD),
              "lab": lambda home, folder: lab_bench.run(row, say, PAIRS),
              "kernel": kernel}  # last: it brings a kernel into the home that the others would boot, too
     wanted = sys.argv[2:] or list(parts)

@@ -10,6 +10,7 @@
 #define NO_VECTOR 256
 
 static struct husk_sandbox *sandbox;
+static bool interpreted;
 static struct husk_sandbox_snapshot *snapshot;
 
 /** A sandbox of @image with a snapshot of its first state. */
@@ -101,6 +102,9 @@ static void test_wrong(const struct wrong *w)
 	struct husk_sandbox_report report = rig_report(sandbox);
 	snprintf(what, sizeof(what), "%s: %.100s", w->function, w->message);
 	bool ok = w->code ? went_as_said(w, rc, &report) : rc < 0;
+	/* A KVM that interprets guest code knows some instructions only, and says so. */
+	if (interpreted && rc == -ENOTSUP)
+		ok = report.reason == HUSK_SANDBOX_INSTRUCTION;
 	if (!CHECK(ok, what))
 		printf("# %d, reason %d, vector %u: %s\n", rc, report.reason, report.vector, report.message);
 	snprintf(what, sizeof(what), "%s: a restore brings it back", w->function);
@@ -200,6 +204,7 @@ int main(int argc, char **argv)
 	struct husk_sandbox_image *basic = rig_load(argv[1], "basic"), *hostile = rig_load(argv[1], "hostile");
 	if (!CHECK(begin(basic), "a sandbox starts"))
 		return tap_done();
+	interpreted = rig_is_interpreted(basic);
 	for (size_t i = 0; i < sizeof(wrongs) / sizeof(wrongs[0]); i++)
 		test_wrong(&wrongs[i]);
 	test_report();

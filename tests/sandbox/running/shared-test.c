@@ -114,6 +114,7 @@ static void test_read_only(struct husk_sandbox *s)
 
 struct poll {
 	struct husk_sandbox *sandbox;
+	uint64_t updates;
 	struct husk_sandbox_value torn;
 	int rc;
 };
@@ -126,7 +127,7 @@ static uint64_t twice(uint64_t i)
 static void *poll_cell(void *data)
 {
 	struct poll *poll = data;
-	const struct husk_sandbox_value args[] = {STRING("limit"), U64(twice(TORN_UPDATES))};
+	const struct husk_sandbox_value args[] = {STRING("limit"), U64(twice(poll->updates))};
 
 	poll->rc = husk_sandbox_call(poll->sandbox, "cell_poll", args, 2, &poll->torn, NULL, NULL);
 	return NULL;
@@ -138,10 +139,11 @@ static void store_cell(void *data, uint64_t value)
 		abort();
 }
 
-/** How many torn values the guest sees of TORN_UPDATES; UINT64_MAX: its call failed. */
+/** How many torn values the guest sees of HUSK_TEST_UPDATES (environment) or TORN_UPDATES; UINT64_MAX: its call failed. */
 static uint64_t write_under_guest(struct husk_sandbox *s, torn_store *store, void *data)
 {
-	struct poll poll = {.sandbox = s};
+	const char *given = getenv("HUSK_TEST_UPDATES");
+	struct poll poll = {.sandbox = s, .updates = given ? strtoul(given, NULL, 10) : TORN_UPDATES};
 	pthread_t thread;
 
 	store(data, 0);
@@ -149,10 +151,10 @@ static uint64_t write_under_guest(struct husk_sandbox *s, torn_store *store, voi
 		abort();
 	while (husk_sandbox_state(s) != HUSK_SANDBOX_RUNNING)
 		sched_yield();
-	for (uint64_t i = 1; i <= TORN_UPDATES; i++)
+	for (uint64_t i = 1; i <= poll.updates; i++)
 		store(data, twice(i));
 	pthread_join(thread, NULL);
-	printf("# %u updates under a polling guest: %ju torn\n", TORN_UPDATES, (uintmax_t)poll.torn.u64);
+	printf("# %ju updates under a polling guest: %ju torn\n", (uintmax_t)poll.updates, (uintmax_t)poll.torn.u64);
 	return poll.rc == 0 ? poll.torn.u64 : UINT64_MAX;
 }
 
