@@ -148,6 +148,34 @@ static void test_errors(struct husk_sandbox *s)
 	CHECK(rig_report(s).reason == HUSK_SANDBOX_FINE, "the report is of the last call");
 }
 
+/** Callers know the structs of their own time. */
+static void test_sizes(struct husk_sandbox *s)
+{
+	struct {
+		struct husk_sandbox_stats stats;
+		uint64_t later[2];
+	} longer = {.stats.size = sizeof(longer), .later = {1, 1}};
+	struct husk_sandbox_stats all = rig_stats(s);
+	struct husk_sandbox_stats shorter = {
+		.size = offsetof(struct husk_sandbox_stats, guest_errors), .guest_errors = UINT64_MAX};
+	struct husk_sandbox_report none = {0};
+
+	CHECK(husk_sandbox_stats(s, &shorter, &rig_error) == 0 && all.calls > 0 && shorter.calls == all.calls &&
+			shorter.guest_errors == UINT64_MAX,
+		"a caller who knows only the first counts gets these and no more");
+	CHECK(shorter.size == offsetof(struct husk_sandbox_stats, guest_errors), "of the size that it said");
+	CHECK(husk_sandbox_stats(s, &longer.stats, &rig_error) == 0 && longer.stats.size == sizeof(longer) &&
+			longer.stats.calls == all.calls && !longer.later[0] && !longer.later[1],
+		"counts that the library does not know are 0");
+	CHECK(husk_sandbox_report(s, &none, &rig_error) == -EINVAL &&
+			strstr(rig_error.message, "sandbox_report has no size"),
+		"a report without a size is refused");
+	all.size = sizeof(all.size) - 1;
+	CHECK(husk_sandbox_stats(s, &all, &rig_error) == -EINVAL &&
+			strstr(rig_error.message, "sandbox_stats has no size") && RIG_U64_IS(s, 5, "echo_u64", U64(5)),
+		"so are counts whose size has no room for itself, and the sandbox is ready still");
+}
+
 static void test_print(struct husk_sandbox *s)
 {
 	n_printed = 0;
@@ -436,6 +464,7 @@ int main(int argc, char **argv)
 	test_large(basic);
 	test_refusals(s);
 	test_errors(s);
+	test_sizes(s);
 	test_print(s);
 	test_registration(host);
 	for (int round = 0; round < 2; round++) {
