@@ -108,6 +108,35 @@ int areas_add_borrowed(struct areas *areas, enum area_kind kind, unsigned rights
 	return rc < 0 ? rc : insert(areas, &new, err);
 }
 
+/** An mmap() over @area has failed with the old mapping gone already (Linux unmaps first): zeroes in its place, so that what is
+ *  there stays ours. When that fails, too, another thread may map what it likes there. */
+static void mend(struct area *area, uint64_t size)
+{
+	if (madvise(area->host, size, MADV_DONTDUMP) == 0 || errno != ENOMEM)
+		return; /* it is still there: madvise(2) tells a hole by ENOMEM */
+	void *host = mmap(area->host, size, PROT_READ | PROT_WRITE,
+		MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE | MAP_NORESERVE, -1, 0);
+	area->lost = host != area->host;
+	if (area->lost && host != MAP_FAILED)
+		munmap(host, size); /* kernels before 4.17 do not know the flag */
+	if (!area->lost)
+		madvise(host, size, MADV_DONTDUMP);
+}
+
+int area_map_over(struct area *area, uint64_t size, int fd, uint64_t offset, struct husk_error *err)
+{
+	void *host = mmap(area->host, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_FIXED | MAP_NORESERVE, fd,
+		(off_t)offset);
+
+	if (host == MAP_FAILED) {
+		int rc = error_errno(err, "map 0x%" PRIx64 " bytes of a sandbox's memory anew", size);
+		mend(area, size);
+		return rc;
+	}
+	madvise(host, size, MADV_DONTDUMP); /* as map() has it; a new mapping forgets */
+	return 0;
+}
+
 uint64_t areas_place(const struct areas *areas, uint64_t size)
 {
 	uint64_t at = SANDBOX_REGIONS;
@@ -126,7 +155,7 @@ void areas_destroy(struct areas *areas)
 {
 	for (unsigned i = 0; i < areas->n; i++) {
 		struct area *area = &areas->list[i];
-		if (!area->borrowed)
+		if (!area->borrowed && !area->lost)
 			munmap(area->host, area->size);
 		free(area->dirty);
 	}

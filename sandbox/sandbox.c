@@ -8,7 +8,6 @@
 
 #include <stdarg.h>
 #include <string.h>
-#include <sys/mman.h>
 
 #define KICK_OFFSET 8 /* from SIGRTMIN: the first ones are popular */
 
@@ -187,12 +186,9 @@ static int add_own_areas(struct husk_sandbox *sandbox, struct husk_error *err)
 	unsigned core;
 	int rc = areas_add(&sandbox->areas, AREA_CORE, all, places->core.at, places->core.size, -1, 0, &core, err);
 
-	if (rc == 0 && image->data_size &&
-		mmap(sandbox->areas.list[core].host, image->data_size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_FIXED,
-			image->fd, (off_t)image->ro_size) == MAP_FAILED)
-		rc = error_errno(err, "map the program's data");
 	if (rc == 0 && image->data_size)
-		madvise(sandbox->areas.list[core].host, image->data_size, MADV_DONTDUMP); /* as area.c has it */
+		rc = area_map_over(
+			&sandbox->areas.list[core], image->data_size, image->fd, image->ro_size, err);
 	if (rc == 0)
 		rc = areas_add(&sandbox->areas, AREA_INFO, HUSK_SANDBOX_HOST_R | guest, places->info.at,
 			places->info.size, -1, 0, NULL, err);

@@ -308,19 +308,6 @@ static uint64_t copy_back(
 	return n;
 }
 
-/** Map the snapshot's bytes over an area: whatever it held is gone. KVM hears of it from the kernel. */
-static int map_over(const struct husk_sandbox_snapshot *snapshot, const struct snapshot_area *from, struct area *area,
-	struct husk_error *err)
-{
-	void *host = mmap(area->host, area->size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_FIXED | MAP_NORESERVE,
-		snapshot->fd, (off_t)(snapshot->memory_offset + from->offset));
-
-	if (host == MAP_FAILED)
-		return error_errno(err, "restore: map the snapshot's memory");
-	madvise(host, area->size, MADV_DONTDUMP); /* as area.c has it; a new mapping forgets */
-	return 0;
-}
-
 static int put_memory_back(struct husk_sandbox *s, struct husk_sandbox_snapshot *snapshot, struct husk_error *err)
 {
 	const bool known = s->synced == snapshot;
@@ -339,8 +326,10 @@ static int put_memory_back(struct husk_sandbox *s, struct husk_sandbox_snapshot 
 		const struct snapshot_area *from = &snapshot->areas[next++];
 		if (known)
 			s->stats.pages_restored += copy_back(snapshot, from, area);
-		else
-			rc = map_over(snapshot, from, area, err);
+		else /* KVM hears of it from the kernel */
+			rc = area_map_over(area, area->size, snapshot->fd, snapshot->memory_offset + from->offset, err);
+		if (area->lost)
+			sandbox_set_state(s, HUSK_SANDBOX_DEAD);
 	}
 	for (unsigned i = 0; rc == 0 && i < s->cells.n; i++)
 		s->cells.list[i].shadow = snapshot->cells[i].shadow;
@@ -365,8 +354,9 @@ int husk_sandbox_restore(struct husk_sandbox *sandbox, struct husk_sandbox_snaps
 		rc = rc < 0 ? rc : put_memory_back(sandbox, snapshot, err);
 		pthread_mutex_unlock(&sandbox->memory_lock);
 		rc = rc < 0 ? rc : cpu_load(sandbox->kvm, &sandbox->vcpu, &snapshot->cpu, err);
-		/* Half of it may have been put back. */
-		sandbox_set_state(sandbox, rc < 0 ? HUSK_SANDBOX_POISONED : HUSK_SANDBOX_READY);
+		/* Half of it may have been put back; what has lost memory is dead already. */
+		if (husk_sandbox_state(sandbox) != HUSK_SANDBOX_DEAD)
+			sandbox_set_state(sandbox, rc < 0 ? HUSK_SANDBOX_POISONED : HUSK_SANDBOX_READY);
 		sandbox->stats.restores += rc == 0;
 	}
 	sandbox_leave(sandbox);

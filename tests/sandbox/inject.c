@@ -103,7 +103,14 @@ void *__real_mmap64(void *at, size_t n, int prot, int flags, int fd, off_t offse
 void *__wrap_mmap64(void *at, size_t n, int prot, int flags, int fd, off_t offset);
 void *__wrap_mmap64(void *at, size_t n, int prot, int flags, int fd, off_t offset)
 {
-	void *to = hit("mmap", ENOMEM, false) ? MAP_FAILED : __real_mmap64(at, n, prot, flags, fd, offset);
+	bool fails = hit("mmap", ENOMEM, false);
+
+	/* Linux, where it runs out of something half-way: what was there is gone, and nothing is in its place. */
+	if (fails && flags & MAP_FIXED) {
+		munmap(at, n);
+		errno = ENOMEM;
+	}
+	void *to = fails ? MAP_FAILED : __real_mmap64(at, n, prot, flags, fd, offset);
 
 	if (flags & MAP_SHARED && fd >= 0 && fd < (int)ARRAY_SIZE(mapped))
 		mapped[fd] = to;
