@@ -140,5 +140,7 @@ int cpu_load(const struct kvm *kvm, const struct kvm_vcpu *vcpu, const struct cp
 		if (rc < 0)
 			return error_prefix(err, (int)rc, "put back the guest's CPU");
 	}
+	/* Without an interrupt controller in the kernel every KVM_RUN sets CR8 from here (API 5, cr8). */
+	vcpu->run->cr8 = state->sregs.cr8 & 0xf;
 	return load_msrs(vcpu, state, err);
 }

@@ -8,7 +8,9 @@
 #include <inttypes.h>
 #include <string.h>
 
-#define ACCESS_PARTS_MAX 16 /* one to memory that is none may come in pieces of 8 bytes and of pages */
+/* Exits of one access: KVM does up to 1024 rounds of a string instruction before it can stop, and a round that reads where no
+ * memory is takes an exit for each page that it touches. */
+#define ACCESS_PARTS_MAX 4096
 #define AGAIN 0 /* what an exit's handler says: run on; more is a sandbox_signal, less a reason to stop */
 
 static int protocol(struct husk_sandbox *s, struct husk_error *err, const char *what)
@@ -128,6 +130,7 @@ static int (*const exits[])(struct husk_sandbox *s, struct husk_error *err) = {
 	[KVM_EXIT_HLT] = on_halt,
 	[KVM_EXIT_MMIO] = on_mmio,
 	[KVM_EXIT_IRQ_WINDOW_OPEN] = on_nothing,
+	[KVM_EXIT_SET_TPR] = on_nothing, /* it has lowered CR8: nothing waits to interrupt it */
 	[KVM_EXIT_SHUTDOWN] = fault_report_shutdown,
 	[KVM_EXIT_FAIL_ENTRY] = on_fail_entry,
 	[KVM_EXIT_INTR] = on_nothing,

@@ -56,6 +56,7 @@ static void dirty(struct husk_sandbox *s)
 	RIG_CALL(s, NULL, "heap_stress", U64(3), U32(50));
 	RIG_CALL(s, NULL, "region_write", STRING("shared"), U64(5000), U32(0x77));
 	RIG_CALL(s, NULL, "cell_store", STRING("theirs"), U64(123));
+	RIG_CALL(s, NULL, "write_cr", U32(8), U64(9));
 	husk_sandbox_region_write(s, 0, 100, "host", 4, &rig_error);
 	husk_sandbox_cell_set(s, 0, 99, &rig_error);
 }
@@ -111,6 +112,9 @@ static void test_bit_for_bit(struct husk_sandbox_image *image)
 		free(before.bytes);
 		free(after.bytes);
 	}
+	CHECK(RIG_CALL(sandbox, NULL, "write_cr", U32(8), U64(9)) == 0 &&
+			RIG_CALL(sandbox, NULL, "write_cr", U32(8), U64(0)) == 0,
+		"CR8 is the guest's to raise and to lower");
 	CHECK(is_clean(sandbox), "cells, their shadows and regions, too");
 	free(then.bytes);
 }
