@@ -545,7 +545,7 @@ void husk_sandbox_call_options_init(struct husk_sandbox_call_options *options);
  * Call the program's function @name. The @n @args have to be of its types exactly. *@result (may be NULL) gets a value of the
  * result's type, whose bytes are freed by husk_sandbox_value_clear(). @options may be NULL.
  * Errors that leave it ready: -ENOENT (no such function), -EINVAL (number or type of arguments; a string with a NUL), -EMSGSIZE
- * (more bytes than the input buffer has), -EREMOTEIO (the guest's function failed and said so: husk_sandbox_report()), -ENOMEM,
+ * (more bytes than the input buffer has; 512 are kept for answers of host functions), -EREMOTEIO (the guest's function failed and said so: husk_sandbox_report()), -ENOMEM,
  * -EBUSY, -ENOTRECOVERABLE (poisoned before).
  * Errors that poison: -EFAULT (the guest's CPU faulted), -ECONNABORTED (the program aborted), -EPROTO (the guest broke the
  * protocol), -ETIMEDOUT (deadline_ns), -ECANCELED, -ENOTSUP (this host's KVM cannot run one of its instructions).
@@ -633,9 +633,9 @@ int husk_sandbox_cell_load(
 
 /** Remember a ready sandbox: memory, registers, regions, cells. Costs what has been touched. */
 int husk_sandbox_snapshot(struct husk_sandbox *sandbox, struct husk_sandbox_snapshot **out, struct husk_error *err);
-/** Put a ready or poisoned sandbox back: all is as it was, the time stamp counter excepted. @snapshot is one of this sandbox, or of one with
- *  the same program, sizes, regions, cells and functions: -EINVAL otherwise. Costs what has been touched since the last
- *  snapshot or restore of the same snapshot. */
+/** Put a ready or poisoned sandbox back: all is as it was, the time stamp counter excepted. @snapshot is one of this sandbox, or of
+ *  one with the same program, sizes, regions, cells and functions: -EINVAL otherwise; -ENOTSUP: it was made with features of a
+ *  CPU that this one lacks. Costs what has been touched since the last snapshot or restore of the same snapshot. */
 int husk_sandbox_restore(
 	struct husk_sandbox *sandbox, struct husk_sandbox_snapshot *snapshot, struct husk_error *err);
 /** Sandboxes that were made from it live on. NULL is fine. */

@@ -125,8 +125,8 @@ static void mend(struct area *area, uint64_t size)
 
 int area_map_over(struct area *area, uint64_t size, int fd, uint64_t offset, struct husk_error *err)
 {
-	void *host = mmap(area->host, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_FIXED | MAP_NORESERVE, fd,
-		(off_t)offset);
+	void *host = mmap(
+		area->host, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_FIXED | MAP_NORESERVE, fd, (off_t)offset);
 
 	if (host == MAP_FAILED) {
 		int rc = error_errno(err, "map 0x%" PRIx64 " bytes of a sandbox's memory anew", size);

@@ -69,8 +69,8 @@ int areas_add(struct areas *areas, enum area_kind kind, unsigned rights, uint64_
 /** Add an area whose mapping at @host is somebody else's and stays so. */
 int areas_add_borrowed(struct areas *areas, enum area_kind kind, unsigned rights, uint64_t gpa, uint64_t size,
 	void *host, struct husk_error *err);
-/** Map the first @size bytes of @area anew, as @fd has them from @offset on; what it held is gone. On failure it may read as zeroes,
- *  or be lost: then nothing may touch it, but areas_destroy() may be called. */
+/** Map the first @size bytes of @area anew, as @fd has them from @offset on; what it held is gone. On failure it may read as
+ *  zeroes, or be lost: then nothing may touch it, but areas_destroy() may be called. */
 int area_map_over(struct area *area, uint64_t size, int fd, uint64_t offset, struct husk_error *err);
 /** The first free place of @size bytes, whole pages, from SANDBOX_REGIONS on; 0: there is none. */
 uint64_t areas_place(const struct areas *areas, uint64_t size);

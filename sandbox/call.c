@@ -16,16 +16,15 @@ static int prepare(
 	struct husk_sandbox *s, unsigned which, const struct husk_sandbox_value *args, size_t n, struct husk_error *err)
 {
 	uint64_t size = 0;
-	int rc = codec_write_call(s->input, s->config.input, which, &s->image->exports[which], args, n, &size, err);
+	uint64_t room = s->config.input - CODEC_ERROR_ROOM;
+	int rc = codec_write_call(s->input, room, which, &s->image->exports[which], args, n, &size, err);
 
 	if (rc < 0)
 		return rc;
 	pthread_mutex_lock(&s->memory_lock);
 	areas_touched(&s->areas, s->places.input.at, size);
 	pthread_mutex_unlock(&s->memory_lock);
-	s->call_size = (size + 15) & ~15ull;
-	if (s->call_size > s->config.input)
-		s->call_size = s->config.input;
+	s->call_size = (size + 15) & ~15ull; /* room is a multiple of 16 */
 	s->stats.calls++;
 	s->stats.bytes_in += size;
 	return 0;
@@ -110,6 +109,8 @@ int husk_sandbox_call(struct husk_sandbox *sandbox, const char *name, const stru
 
 	husk_sandbox_call_options_init(&options);
 	int rc = given ? adopt_struct(&options, sizeof(options), given, "struct husk_sandbox_call_options", err) : 0;
+	if (rc == 0 && !name)
+		rc = error_set(err, -EINVAL, "call: no name");
 	rc = rc < 0 ? rc : sandbox_enter(sandbox, IN_STATE(HUSK_SANDBOX_READY), "call", err);
 	if (rc < 0)
 		return rc;

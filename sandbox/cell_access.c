@@ -33,7 +33,7 @@ int husk_sandbox_add_cell(struct husk_sandbox *sandbox, const char *name, enum h
 int husk_sandbox_find_cell(
 	struct husk_sandbox *sandbox, const char *name, unsigned *cell, uint64_t *gpa, struct husk_error *err)
 {
-	int rc = access_begin(sandbox, err);
+	int rc = name ? access_begin(sandbox, err) : error_set(err, -EINVAL, "find a cell: no name");
 
 	if (rc < 0)
 		return rc;

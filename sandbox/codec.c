@@ -3,6 +3,7 @@
 #include "sandbox/codec.h"
 
 #include "base/cleanup.h"
+#include "memory/memory.h"
 
 #include <inttypes.h>
 #include <stdint.h>
@@ -14,30 +15,6 @@
 #endif
 
 #define BYTES_ALIGNMENT 8u /* of what slots refer to, so that a guest can use it as an array of any type */
-
-#if defined(__has_feature)
-#define HAS_FEATURE(f) __has_feature(f)
-#else
-#define HAS_FEATURE(f) 0
-#endif
-
-/* An address sanitizer does not look into assembly, and shall see every access. */
-#if defined(__SANITIZE_ADDRESS__) || HAS_FEATURE(address_sanitizer) || !defined(__x86_64__)
-void copy_once(void *to, const void *from, size_t n)
-{
-	const volatile uint8_t *source = from;
-	uint8_t *sink = to;
-
-	for (size_t i = 0; i < n; i++)
-		sink[i] = source[i];
-}
-#else
-void copy_once(void *to, const void *from, size_t n)
-{
-	/* one instruction, so that no compiler reads a byte twice; memcpy() promises no such thing */
-	__asm__ volatile("rep movsb" : "+D"(to), "+S"(from), "+c"(n) : : "memory");
-}
-#endif
 
 static bool has_bytes(enum husk_sandbox_type type)
 {
@@ -158,6 +135,10 @@ int codec_write_call(void *to, uint64_t room, uint32_t which, const struct signa
 	return 0;
 }
 
+_Static_assert(sizeof(struct sandbox_frame) + 2 * sizeof(struct sandbox_slot) + SANDBOX_MESSAGE_MAX + BYTES_ALIGNMENT <=
+		       CODEC_ERROR_ROOM,
+	"every error has room");
+
 static int write_error(
 	void *to, uint64_t room, int32_t code, const char *message, uint64_t *size, struct husk_error *err)
 {
@@ -223,7 +204,7 @@ static int read_frame(const void *from, uint64_t room, struct sandbox_frame *fra
 {
 	if (room < sizeof(*frame))
 		return error_set(err, -EPROTO, "no room for a frame in %" PRIu64 " bytes", room);
-	copy_once(frame, from, sizeof(*frame));
+	memory_copy(frame, from, sizeof(*frame));
 	if (frame->n > SANDBOX_ARGS_MAX)
 		return error_set(err, -EPROTO, "a frame of %u values; %d are the most", frame->n, SANDBOX_ARGS_MAX);
 	if (frame->size > room || frame->size < head_size(frame->n))
@@ -270,7 +251,7 @@ static int read_head(const void *from, uint64_t room, uint32_t which, const enum
 	if (head->frame.which != which || head->frame.n != n)
 		return error_set(err, -EPROTO, "a frame for number %u with %u values; number %u with %u is right",
 			head->frame.which, head->frame.n, which, n);
-	copy_once(head->slots, (const uint8_t *)from + sizeof(head->frame), n * sizeof(head->slots[0]));
+	memory_copy(head->slots, (const uint8_t *)from + sizeof(head->frame), n * sizeof(head->slots[0]));
 	*bytes = 0;
 	for (unsigned i = 0; i < n; i++) {
 		rc = check_slot(head, i, types[i], err);
@@ -317,7 +298,7 @@ static int take_values(
 			take_number(slot, &values[i]);
 			continue;
 		}
-		copy_once(copy + at, (const uint8_t *)from + slot->offset, slot->value);
+		memory_copy(copy + at, (const uint8_t *)from + slot->offset, slot->value);
 		if (values[i].type == HUSK_SANDBOX_STRING && memchr(copy + at, 0, slot->value))
 			return error_set(err, -EPROTO, "value %u is a string with a NUL in it", i + 1);
 		copy[at + slot->value] = 0;

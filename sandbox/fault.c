@@ -10,7 +10,6 @@
 
 #include "base/bytes.h"
 #include "base/cleanup.h"
-#include "sandbox/codec.h"
 
 #include <inttypes.h>
 #include <string.h>
@@ -88,7 +87,7 @@ static void read_frame(struct husk_sandbox *s, uint64_t rsp, bool error_code)
 
 	if (!at)
 		return;
-	copy_once(frame, at, n);
+	memory_copy(frame, at, n);
 	const uint8_t *p = frame;
 	if (error_code) {
 		s->report.error_code = get_le64(p);

@@ -3,8 +3,9 @@
  * host_call.c - the guest calls a function of the host's
  *
  * Theory of operation: which function is meant is read first, then the arguments as that one's signature has them; both are
- * copies by the time the function runs. An error that the function returns is the guest's to deal with. The reply lies behind
- * the call's own frame in the input buffer, so that the arguments of the call stay.
+ * copies by the time the function runs. An error that the function returns is the guest's to deal with, and so is a host that has
+ * no memory for the arguments. The reply lies behind the call's own frame in the input buffer, so that the arguments of the call
+ * stay; there is room for an error always (CODEC_ERROR_ROOM), and a result that has none becomes one.
  */
 #include "sandbox/codec.h"
 #include "sandbox/run.h"
@@ -13,8 +14,6 @@
 
 static int violation(struct husk_sandbox *s, int code, struct husk_error *why, struct husk_error *err)
 {
-	if (code == -ENOMEM)
-		return sandbox_blame(s, HUSK_SANDBOX_PROTOCOL, code, err, "a call of the guest's: out of memory");
 	return sandbox_blame(s, HUSK_SANDBOX_PROTOCOL, code, err,
 		"the guest broke the protocol: a call of the host: %s", why->message);
 }
@@ -67,10 +66,13 @@ int host_call(struct husk_sandbox *s, struct husk_error *err)
 		return violation(s, rc, &why, err);
 	const struct host_function *f = &s->functions[s->imports[which]];
 	rc = codec_read_call(s->output, s->config.output, which, &f->signature, &args, &size, &why);
-	if (rc < 0)
-		return violation(s, rc, &why, err);
-	s->stats.bytes_out += size;
-	rc = serve(s, f, &args, err);
-	codec_values_clear(&args);
-	return rc;
+	if (rc == 0) {
+		s->stats.bytes_out += size;
+		rc = serve(s, f, &args, err);
+		codec_values_clear(&args);
+		return rc;
+	}
+	if (rc == -ENOMEM) /* not the guest's fault, and no reason to stop it */
+		rc = reply(s, f, NULL, -ENOMEM, "the host has no memory for the arguments", &why);
+	return rc < 0 ? violation(s, rc, &why, err) : 0;
 }

@@ -84,7 +84,7 @@ int husk_sandbox_find_region(struct husk_sandbox *sandbox, const char *name, uns
 	uint64_t *bytes, struct husk_error *err)
 {
 	unsigned number;
-	int rc = access_begin(sandbox, err);
+	int rc = name ? access_begin(sandbox, err) : error_set(err, -EINVAL, "find a region: no name");
 
 	if (rc < 0)
 		return rc;

@@ -17,7 +17,7 @@ int run_guest(struct husk_sandbox *sandbox, uint64_t timeout_ns, struct husk_err
 /** Complete what the last KVM_RUN left; nothing of the guest runs. */
 int run_settle(struct husk_sandbox *sandbox, struct husk_error *err);
 
-/** The guest has said HOST_CALL: find the function, call it, write the reply. -EPROTO, -ENOMEM. */
+/** The guest has said HOST_CALL: find the function, call it, write the reply. -EPROTO. */
 int host_call(struct husk_sandbox *sandbox, struct husk_error *err);
 
 /** A stub of an exception vector has spoken, or the CPU has given up: fill the report. Returns -EFAULT. */

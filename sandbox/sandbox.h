@@ -21,8 +21,6 @@
 #include "sandbox/places.h"
 #include "sandbox/signature.h"
 
-#define SANDBOX_HOST_FUNCTIONS_MAX 1024
-
 /** One function of the host's. */
 struct host_function {
 	struct signature signature;

@@ -130,7 +130,7 @@ static int check_section(const uint8_t *at, size_t left, unsigned number, size_t
 	if (get_le64(at + 16) > left - SECTION_SIZE)
 		return error_set(err, -EBADMSG, "section '%.8s' reaches beyond the end", (const char *)at);
 	*size = get_le64(at + 16);
-	if (get_le32(at + SECTION_CRC) != crc32_ieee(crc32_ieee(0, at, SECTION_CRC), at + SECTION_SIZE, *size) + 0 * (*size))
+	if (get_le32(at + SECTION_CRC) != crc32_ieee(crc32_ieee(0, at, SECTION_CRC), at + SECTION_SIZE, *size))
 		return error_set(err, -EBADMSG, "section '%.8s' is damaged (checksum)", (const char *)at);
 	if (get_le32(at + 8) == 0 || get_le32(at + 12) & ~(uint32_t)CONTAINER_OPTIONAL || get_le32(at + 28) != 0)
 		return error_set(err, -EBADMSG, "section '%.8s' is malformed", (const char *)at);

@@ -439,21 +439,6 @@ static void test_changing(void)
 	printf("# %u taken, %u refused\n", taken, refused);
 }
 
-static void test_copy_once(void)
-{
-	uint8_t from[67], to[67];
-	bool fine = true;
-
-	for (size_t i = 0; i < sizeof(from); i++)
-		from[i] = (uint8_t)(i + 1);
-	for (size_t n = 0; n <= 64; n++) {
-		memset(to, 0, sizeof(to));
-		copy_once(to + 1, from + 2, n);
-		fine &= memcmp(to + 1, from + 2, n) == 0 && to[0] == 0 && to[n + 1] == 0;
-	}
-	CHECK(fine, "copies have every length, and no byte more");
-}
-
 int main(void)
 {
 	test_write_call();
@@ -465,6 +450,5 @@ int main(void)
 	test_read_error();
 	test_lies();
 	test_changing();
-	test_copy_once();
 	return tap_done();
 }

@@ -49,6 +49,9 @@ static void test_names(void)
 	CHECK(husk_sandbox_find_region(s, "_b2", &region, &gpa, &bytes, NULL) == 0 && region == 1 && bytes == 8192 &&
 			gpa == SANDBOX_REGIONS + 4096,
 		"a region is found by its name");
+	CHECK(husk_sandbox_find_region(s, NULL, &region, &gpa, &bytes, &err) == -EINVAL &&
+			husk_sandbox_find_cell(s, NULL, NULL, &gpa, NULL) == -EINVAL,
+		"NULL is no name");
 	CHECK(husk_sandbox_find_region(s, "_b2", NULL, NULL, NULL, NULL) == 0, "whoever wants to know nothing of it");
 	region = 5;
 	CHECK(husk_sandbox_find_region(s, "_b", &region, &gpa, &bytes, &err) == -ENOENT &&

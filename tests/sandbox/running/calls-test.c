@@ -7,6 +7,7 @@
 #include <pthread.h>
 #include <signal.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 
 static char printed[4096];
 static size_t n_printed;
@@ -129,6 +130,7 @@ static void test_refusals(struct husk_sandbox *s)
 	CHECK(RIG_CALL(s, &r, "add", I32(1), U32(2)) == -EINVAL && strstr(rig_error.message, "i32"),
 		"and ones of another type");
 	CHECK(RIG_CALL(s, &r, "") == -ENOENT, "no name is no function");
+	CHECK(husk_sandbox_call(s, NULL, NULL, 0, &r, NULL, &rig_error) == -EINVAL, "nor is NULL");
 	CHECK(RIG_CALL(s, &r, "add", I32(1), I32(2)) == 0 && r.i32 == 3, "it is ready after all that");
 }
 
@@ -346,6 +348,40 @@ static void test_host_errors(struct husk_sandbox *s)
 		"which poisons");
 }
 
+/** Arguments that leave no room for an answer but an error; a host that has no memory. */
+static void test_host_room(struct husk_sandbox_image *image)
+{
+	static const char zeroes[4096];
+	struct husk_sandbox_config config = with_print();
+	struct husk_sandbox_value r = {0};
+	struct rlimit was, none = {0};
+	struct husk_sandbox *s;
+	size_t n = 4096;
+	int rc;
+
+	config.input = 4096;
+	config.output = 9 << 20;
+	config.heap = 10 << 20;
+	husk_sandbox_create(image, &config, &s, &rig_error);
+	if (!CHECK(add_all(s, image, "", NULL) == 0 && rig_start(s), "a sandbox with a small input buffer starts"))
+		return;
+	while ((rc = RIG_CALL(s, &r, "call_bytes", BYTES(zeroes, n))) == -EMSGSIZE && n)
+		n--;
+	CHECK(n > 3000 && rc == -EREMOTEIO && strstr(rig_error.message, "the host said") &&
+			husk_sandbox_state(s) == HUSK_SANDBOX_READY,
+		"when arguments leave no room for an answer, the guest is told so");
+	CHECK(RIG_CALL(s, &r, "call_bytes", BYTES(zeroes, 1000)) == 0 && r.bytes.size == 1000, "fewer leave it room");
+	husk_sandbox_value_clear(&r);
+	getrlimit(RLIMIT_AS, &was);
+	none.rlim_max = was.rlim_max;
+	setrlimit(RLIMIT_AS, &none);
+	rc = RIG_CALL(s, &r, "send_bytes", U64(8 << 20));
+	setrlimit(RLIMIT_AS, &was);
+	CHECK(rc == 0 && r.i64 == -ENOMEM && husk_sandbox_state(s) == HUSK_SANDBOX_READY,
+		"and when the host has no memory for what a host function is given");
+	husk_sandbox_free(s);
+}
+
 static void test_host_deadline(struct husk_sandbox *s)
 {
 	struct husk_sandbox_call_options options;
@@ -482,6 +518,7 @@ int main(int argc, char **argv)
 	}
 	test_states(basic);
 	test_config(basic);
+	test_host_room(host);
 	husk_sandbox_free(s);
 	husk_sandbox_free(other);
 	test_leaks(basic);
