@@ -26,7 +26,7 @@ struct cpu_state {
 	struct kvm_debugregs debug;
 	struct kvm_vcpu_events events;
 	struct kvm_xcrs xcrs; /* nr_xcrs 0: this KVM has none */
-	struct kvm_xsave xsave; /* where KVM has no such ioctl: struct kvm_fpu in its first bytes */
+	struct kvm_xsave xsave; /* where KVM has no such ioctl: x87 and SSE, in the same layout */
 	struct kvm_msr_entry msrs[CPU_MSRS_MAX];
 	unsigned n_msrs;
 };

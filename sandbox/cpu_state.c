@@ -2,6 +2,7 @@
 /* cpu_state.c - all of the guest's CPU, saved and put back; which model-specific registers there are */
 #include "sandbox/cpu.h"
 
+#include "base/bytes.h"
 #include "base/cleanup.h"
 
 #include <string.h>
@@ -103,14 +104,72 @@ static void list_parts(const struct kvm *kvm, struct part *parts)
 		{KVM_GET_SREGS, KVM_SET_SREGS, offsetof(struct cpu_state, sregs), true, "special registers"},
 		{KVM_GET_REGS, KVM_SET_REGS, offsetof(struct cpu_state, regs), true, "registers"},
 		{KVM_GET_XCRS, KVM_SET_XCRS, offsetof(struct cpu_state, xcrs), caps->xcrs, "XCR0"},
-		{caps->xsave ? KVM_GET_XSAVE : KVM_GET_FPU, caps->xsave ? KVM_SET_XSAVE : KVM_SET_FPU,
-			offsetof(struct cpu_state, xsave), true, "floating-point registers"},
+		{KVM_GET_XSAVE, KVM_SET_XSAVE, offsetof(struct cpu_state, xsave), caps->xsave,
+			"floating-point registers"},
 		{KVM_GET_DEBUGREGS, KVM_SET_DEBUGREGS, offsetof(struct cpu_state, debug), caps->debugregs,
 			"debug registers"},
 		{KVM_GET_VCPU_EVENTS, KVM_SET_VCPU_EVENTS, offsetof(struct cpu_state, events), caps->vcpu_events,
 			"pending events"},
 	};
 	memcpy(parts, all, sizeof(all));
+}
+
+/* ---- floating point where KVM has no XSAVE area ----
+ * The same registers come in struct kvm_fpu. A state has them as FXSAVE lays them out, the beginning of an XSAVE area (Intel
+ * SDM vol. 1, 10.5.1 and 13.4), so that a state says the same wherever it was saved. */
+
+#define FX_FCW 0
+#define FX_FSW 2
+#define FX_FTW 4 /* abridged: a bit per register, as in struct kvm_fpu */
+#define FX_FOP 6
+#define FX_FIP 8
+#define FX_FDP 16
+#define FX_MXCSR 24
+#define FX_ST 32
+#define FX_XMM 160
+#define XSAVE_XSTATE_BV 512 /* which components follow */
+#define X87_AND_SSE 3
+
+static int save_fpu(const struct kvm_vcpu *vcpu, struct cpu_state *state, struct husk_error *err)
+{
+	uint8_t *area = (uint8_t *)state->xsave.region;
+	struct kvm_fpu fpu = {0};
+	long rc = kvm_ioctl(vcpu->fd, KVM_GET_FPU, &fpu, "floating-point registers", err);
+
+	if (rc < 0)
+		return (int)rc;
+	put_le16(area + FX_FCW, fpu.fcw);
+	put_le16(area + FX_FSW, fpu.fsw);
+	area[FX_FTW] = fpu.ftwx;
+	put_le16(area + FX_FOP, fpu.last_opcode);
+	put_le64(area + FX_FIP, fpu.last_ip);
+	put_le64(area + FX_FDP, fpu.last_dp);
+	put_le32(area + FX_MXCSR, fpu.mxcsr);
+	memcpy(area + FX_ST, fpu.fpr, sizeof(fpu.fpr));
+	memcpy(area + FX_XMM, fpu.xmm, sizeof(fpu.xmm));
+	put_le64(area + XSAVE_XSTATE_BV, X87_AND_SSE);
+	return 0;
+}
+
+static int load_fpu(const struct kvm_vcpu *vcpu, const struct cpu_state *state, struct husk_error *err)
+{
+	const uint8_t *area = (const uint8_t *)state->xsave.region;
+	struct kvm_fpu fpu = {
+		.fcw = get_le16(area + FX_FCW),
+		.fsw = get_le16(area + FX_FSW),
+		.ftwx = area[FX_FTW],
+		.last_opcode = get_le16(area + FX_FOP),
+		.last_ip = get_le64(area + FX_FIP),
+		.last_dp = get_le64(area + FX_FDP),
+		.mxcsr = get_le32(area + FX_MXCSR),
+	};
+
+	if (get_le64(area + XSAVE_XSTATE_BV) & ~(uint64_t)X87_AND_SSE)
+		return error_set(err, -ENOTSUP, "this host's KVM cannot take the snapshot's vector registers (XSAVE)");
+	memcpy(fpu.fpr, area + FX_ST, sizeof(fpu.fpr));
+	memcpy(fpu.xmm, area + FX_XMM, sizeof(fpu.xmm));
+	long rc = kvm_ioctl(vcpu->fd, KVM_SET_FPU, &fpu, "floating-point registers", err);
+	return rc < 0 ? (int)rc : 0;
 }
 
 int cpu_save(const struct kvm *kvm, const struct kvm_vcpu *vcpu, struct cpu_state *state, struct husk_error *err)
@@ -125,7 +184,8 @@ int cpu_save(const struct kvm *kvm, const struct kvm_vcpu *vcpu, struct cpu_stat
 		if (rc < 0)
 			return error_prefix(err, (int)rc, "save the guest's CPU");
 	}
-	return save_msrs(vcpu, state, err);
+	int rc = kvm->caps.xsave ? 0 : save_fpu(vcpu, state, err);
+	return rc < 0 ? rc : save_msrs(vcpu, state, err);
 }
 
 int cpu_load(const struct kvm *kvm, const struct kvm_vcpu *vcpu, const struct cpu_state *state, struct husk_error *err)
@@ -142,5 +202,6 @@ int cpu_load(const struct kvm *kvm, const struct kvm_vcpu *vcpu, const struct cp
 	}
 	/* Without an interrupt controller in the kernel every KVM_RUN sets CR8 from here (API 5, cr8). */
 	vcpu->run->cr8 = state->sregs.cr8 & 0xf;
-	return load_msrs(vcpu, state, err);
+	int rc = kvm->caps.xsave ? 0 : load_fpu(vcpu, state, err);
+	return rc < 0 ? rc : load_msrs(vcpu, state, err);
 }
