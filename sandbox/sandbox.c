@@ -81,11 +81,18 @@ void husk_sandbox_config_init(struct husk_sandbox_config *config)
 	};
 }
 
-/** A caller's configuration as one of ours, every value checked. */
-static int read_config(struct husk_sandbox_config *to, const struct husk_sandbox_config *from, struct husk_error *err)
+/** A caller's configuration as one of ours, every value checked. @sizes (may be NULL): has the sizes, whatever @from says. */
+static int read_config(struct husk_sandbox_config *to, const struct husk_sandbox_config *from,
+	const struct husk_sandbox_config *sizes, struct husk_error *err)
 {
 	husk_sandbox_config_init(to);
 	int rc = from ? adopt_struct(to, sizeof(*to), from, "struct husk_sandbox_config", err) : 0;
+	if (sizes) {
+		to->stack = sizes->stack;
+		to->heap = sizes->heap;
+		to->input = sizes->input;
+		to->output = sizes->output;
+	}
 	rc = rc < 0 ? rc : places_round(to, err);
 	if (rc < 0)
 		return rc;
@@ -187,8 +194,7 @@ static int add_own_areas(struct husk_sandbox *sandbox, struct husk_error *err)
 	int rc = areas_add(&sandbox->areas, AREA_CORE, all, places->core.at, places->core.size, -1, 0, &core, err);
 
 	if (rc == 0 && image->data_size)
-		rc = area_map_over(
-			&sandbox->areas.list[core], image->data_size, image->fd, image->ro_size, err);
+		rc = area_map_over(&sandbox->areas.list[core], image->data_size, image->fd, image->ro_size, err);
 	if (rc == 0)
 		rc = areas_add(&sandbox->areas, AREA_INFO, HUSK_SANDBOX_HOST_R | guest, places->info.at,
 			places->info.size, -1, 0, NULL, err);
@@ -203,7 +209,7 @@ int husk_sandbox_create(struct husk_sandbox_image *image, const struct husk_sand
 {
 	struct husk_sandbox_config config;
 	struct husk_sandbox *sandbox;
-	int rc = read_config(&config, given, err);
+	int rc = read_config(&config, given, NULL, err);
 
 	rc = rc < 0 ? rc : make(image, &config, &sandbox, err);
 	if (rc < 0)
@@ -221,12 +227,8 @@ int husk_sandbox_create_from(struct husk_sandbox_snapshot *snapshot, const struc
 {
 	struct husk_sandbox_config config;
 	struct husk_sandbox *sandbox;
-	int rc = read_config(&config, given, err);
+	int rc = read_config(&config, given, &snapshot->config, err);
 
-	config.stack = snapshot->config.stack;
-	config.heap = snapshot->config.heap;
-	config.input = snapshot->config.input;
-	config.output = snapshot->config.output;
 	rc = rc < 0 ? rc : make(snapshot->image, &config, &sandbox, err);
 	if (rc < 0)
 		return rc;

@@ -473,6 +473,27 @@ static void test_sizes(const struct husk_sandbox_snapshot *snapshot)
 		"a sandbox without page tables is none");
 }
 
+/** Sizes are the snapshot's: whatever else a configuration says of them is ignored. */
+static void test_create_from(struct husk_sandbox_snapshot *snapshot)
+{
+	struct husk_sandbox_config config;
+	struct husk_sandbox *s = NULL;
+	struct husk_error err;
+
+	husk_sandbox_config_init(&config);
+	config.stack = 0;
+	config.heap = UINT64_MAX;
+	config.input = config.output = 1;
+	if (!CHECK(husk_sandbox_create_from(snapshot, &config, &s, &err) == 0 &&
+			    s->config.stack == snapshot->config.stack && s->config.heap == snapshot->config.heap &&
+			    s->config.input == snapshot->config.input && s->config.output == snapshot->config.output,
+		    "a sandbox of a snapshot has its sizes, whatever it is given"))
+		printf("# %s\n", err.message);
+	husk_sandbox_free(s);
+	config.kick_signal = 1;
+	CHECK(husk_sandbox_create_from(snapshot, &config, &s, &err) == -EINVAL, "the rest of it is checked");
+}
+
 int main(void)
 {
 	struct husk_sandbox_snapshot *snapshot = test_snapshot_make();
@@ -486,6 +507,7 @@ int main(void)
 	test_crash(snapshot);
 	test_hostile(snapshot);
 	test_sizes(snapshot);
+	test_create_from(snapshot);
 	snapshot_unref(snapshot);
 	path_remove_tree(directory, NULL);
 	return tap_done();
