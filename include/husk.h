@@ -694,7 +694,7 @@ struct husk_sandbox_stats {
 	uint64_t bytes_in, bytes_out; /* of frames: arguments and results, both ways */
 	uint64_t snapshots, restores;
 	uint64_t pages_restored; /* copied back, of 4 KiB */
-	uint64_t run_ns;         /* in KVM_RUN */
+	uint64_t run_ns;         /* in KVM_RUN, by the CPU's time stamp counter; 0 where KVM does not tell its rate */
 };
 
 int husk_sandbox_stats(struct husk_sandbox *sandbox, struct husk_sandbox_stats *stats, struct husk_error *err);

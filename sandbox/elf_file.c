@@ -329,7 +329,7 @@ int elf_lay_out(const struct elf *elf, uint8_t *memory, uint64_t base, struct hu
 		if (rela.r_info != R_X86_64_RELATIVE)
 			return error_set(err, -ENOEXEC,
 				"its relocation %" PRIu64 " is of type %u for symbol %u: only R_X86_64_RELATIVE is "
-							  "possible; is a symbol undefined?",
+				"possible; is a symbol undefined?",
 				i, (unsigned)ELF64_R_TYPE(rela.r_info), (unsigned)ELF64_R_SYM(rela.r_info));
 		if (!segment_of(elf, rela.r_offset, sizeof(uint64_t)))
 			return error_set(err, -ENOEXEC,

@@ -121,7 +121,8 @@ int fault_report(struct husk_sandbox *s, struct husk_error *err)
 	int vector = cpu_vector(regs.rip);
 	if (vector < 0)
 		return sandbox_blame(s, HUSK_SANDBOX_PROTOCOL, -EPROTO, err,
-			"the guest broke the protocol: it touched the port of faults at 0x%" PRIx64, (uint64_t)regs.rip);
+			"the guest broke the protocol: it touched the port of faults at 0x%" PRIx64,
+			(uint64_t)regs.rip);
 	report->vector = (uint32_t)vector;
 	read_frame(s, regs.rsp, (unsigned)vector < ARRAY_SIZE(vectors) && vectors[vector].error_code);
 	image_symbol(s->image, report->rip, report->symbol, sizeof(report->symbol));

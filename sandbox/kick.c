@@ -109,17 +109,16 @@ int kick_begin(struct kick *kick, const struct kvm_vcpu *vcpu, uint64_t timeout_
 		return rc;
 	}
 	__atomic_store_n(&kick->canceled, false, __ATOMIC_SEQ_CST);
-	pthread_mutex_lock(&kick->lock);
 	kick->thread = pthread_self();
-	kick->running = true;
-	pthread_mutex_unlock(&kick->lock);
+	/* Nobody sends a signal before this, so no lock is needed; at the end it is. */
+	__atomic_store_n(&kick->running, true, __ATOMIC_RELEASE);
 	return 0;
 }
 
 void kick_end(struct kick *kick)
 {
 	pthread_mutex_lock(&kick->lock);
-	kick->running = false;
+	__atomic_store_n(&kick->running, false, __ATOMIC_RELAXED);
 	pthread_mutex_unlock(&kick->lock);
 	drop_timer(kick);
 	if (kick->deadline || __atomic_load_n(&kick->canceled, __ATOMIC_SEQ_CST))
@@ -142,7 +141,7 @@ int kick_cancel(struct kick *kick)
 	int rc = -ESRCH;
 
 	pthread_mutex_lock(&kick->lock);
-	if (kick->running) {
+	if (__atomic_load_n(&kick->running, __ATOMIC_ACQUIRE)) {
 		__atomic_store_n(&kick->canceled, true, __ATOMIC_SEQ_CST);
 		rc = -pthread_kill(kick->thread, kick->signal);
 	}

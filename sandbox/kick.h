@@ -22,8 +22,8 @@
 
 struct kick {
 	int signal;
-	pthread_mutex_t lock; /* of running and thread: held for moments */
-	bool running;
+	pthread_mutex_t lock; /* while a kick is sent, and while running becomes false: held for moments */
+	bool running; /* atomic */
 	bool canceled; /* atomic */
 	pthread_t thread; /* that the call runs in */
 	uint64_t before; /* its mask as the kernel has it, for kick_end() */

@@ -166,9 +166,9 @@ static int run(struct husk_sandbox *s, struct husk_error *err)
 		rc = kick_check(&s->kick, interrupted);
 		if (rc < 0)
 			return stopped(s, rc, err);
-		uint64_t begun = kick_now();
+		uint64_t begun = __builtin_ia32_rdtsc();
 		rc = kvm_vcpu_run(&s->vcpu);
-		s->stats.run_ns += kick_now() - begun;
+		s->stats.run_ns += (uint64_t)((double)(__builtin_ia32_rdtsc() - begun) * s->tick_ns);
 		s->stats.exits++;
 		interrupted = rc == -EINTR;
 		s->stats.kicks += interrupted;

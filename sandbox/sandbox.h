@@ -52,6 +52,7 @@ struct husk_sandbox {
 	struct cpu_features features;
 	struct kick kick;
 	uint8_t *input, *output; /* the buffers in this process, of config.input and config.output bytes */
+	double tick_ns; /* of the time stamp counter, which is read around each KVM_RUN: a clock would be a tenth of an empty call */
 	uint64_t call_size; /* of the call frame in the input buffer, rounded up to 16; 0: none */
 
 	struct husk_sandbox_report report;
