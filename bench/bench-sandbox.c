@@ -1,12 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * bench-sandbox.c - what function sandboxes cost, against bare KVM in the same run. usage: bench-sandbox [--raw] PROGRAM [ROUNDS]
+ * bench-sandbox.c - what function sandboxes cost, against bare KVM in the same run
  *
- * PROGRAM is tests/sandbox/guests/basic.c. Bare KVM is a VM with one page of memory whose guest does `out` for ever: its set-up (create, memslot,
- * vCPU, registers, first exit) and the round trip of one exit. Against it: a sandbox from a loaded image until it is ready; the call of an empty
- * function; restore after the guest wrote ten pages, and of that the part that is the kernel's own, measured as the same ioctls without
- * the copying. Then counts: exits and guest instructions of an empty call (single steps), and the private memory of a thousand
- * sandboxes. Prints a table, or with --raw lines of `name p50 p99 n`, times in microseconds.
+ * usage: bench-sandbox [--raw] PROGRAM [ROUNDS]
+ *
+ * PROGRAM is tests/sandbox/guests/basic.c. Bare KVM is a VM with one page of memory whose guest does `out` for ever: its
+ * set-up (create, memslot, vCPU, registers, first exit) and the round trip of one exit. Against it: a sandbox from a loaded
+ * image until it is ready; the call of an empty function; restore after the guest wrote ten pages, and of that the part that
+ * is the kernel's own, measured as the same ioctls without the copying. Then counts: exits and guest instructions of an empty
+ * call (single steps), and the private memory of a thousand sandboxes. Prints a table, or with --raw lines of `name p50 p99
+ * n`, times in microseconds.
  */
 #include "base/cleanup.h"
 #include "sandbox/run.h"

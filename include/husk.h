@@ -483,7 +483,8 @@ int husk_sandbox_image_import(const struct husk_sandbox_image *image, size_t ind
 /** Text that the program printed, not NUL-terminated, valid during the call; in the thread that called the sandbox. */
 typedef void husk_sandbox_print_fn(void *data, const char *text, size_t n);
 
-/** What a sandbox is made with. Sizes are bytes, rounded up to whole pages of 4 KiB. Memory that is not touched costs nothing. */
+/** What a sandbox is made with. Sizes are bytes, rounded up to whole pages of 4 KiB. Memory that is not touched costs
+ *  nothing. */
 struct husk_sandbox_config {
 	size_t size;
 	uint64_t stack;            /* 4 KiB to 64 MiB; default 64 KiB */
@@ -506,11 +507,12 @@ enum husk_sandbox_state {
 	HUSK_SANDBOX_DEAD = 5,
 };
 
-/** Make a sandbox for a program; @config may be NULL: all defaults. -EINVAL and -ERANGE name the field. No KVM is needed yet. */
+/** Make a sandbox for a program; @config may be NULL: all defaults. No KVM is needed yet. -EINVAL and -ERANGE name the
+ *  field. */
 int husk_sandbox_create(struct husk_sandbox_image *image, const struct husk_sandbox_config *config,
 	struct husk_sandbox **out, struct husk_error *err);
-/** Make a sandbox that starts as a snapshot was: with its sizes (those of @config are ignored), regions and cells, which have the
- *  numbers they had. The host's functions have to be added again, with the same signatures. */
+/** Make a sandbox that starts as a snapshot was: with its sizes (those of @config are ignored), regions and cells, which have
+ *  the numbers they had. The host's functions have to be added again, with the same signatures. */
 int husk_sandbox_create_from(struct husk_sandbox_snapshot *snapshot, const struct husk_sandbox_config *config,
 	struct husk_sandbox **out, struct husk_error *err);
 
@@ -544,9 +546,11 @@ void husk_sandbox_call_options_init(struct husk_sandbox_call_options *options);
 /**
  * Call the program's function @name. The @n @args have to be of its types exactly. *@result (may be NULL) gets a value of the
  * result's type, whose bytes are freed by husk_sandbox_value_clear(). @options may be NULL.
+ *
  * Errors that leave it ready: -ENOENT (no such function), -EINVAL (number or type of arguments; a string with a NUL), -EMSGSIZE
- * (more bytes than the input buffer has; 512 are kept for answers of host functions), -EREMOTEIO (the guest's function failed and said so: husk_sandbox_report()), -ENOMEM,
- * -EBUSY, -ENOTRECOVERABLE (poisoned before).
+ * (more bytes than the input buffer has; 512 are kept for answers of host functions), -EREMOTEIO (the guest's function failed
+ * and said so: husk_sandbox_report()), -ENOMEM, -EBUSY, -ENOTRECOVERABLE (poisoned before).
+ *
  * Errors that poison: -EFAULT (the guest's CPU faulted), -ECONNABORTED (the program aborted), -EPROTO (the guest broke the
  * protocol), -ETIMEDOUT (deadline_ns), -ECANCELED, -ENOTSUP (this host's KVM cannot run one of its instructions).
  */
@@ -580,8 +584,8 @@ enum husk_sandbox_rights {
 	HUSK_SANDBOX_GUEST_W = 8, /* only with GUEST_R */
 };
 
-/** Add a region of @bytes (whole pages of 4 KiB, at most 1 GiB) that reads as zeroes at first. @gpa: page-aligned, below 512 GiB,
- *  overlapping nothing. *@region: its number. -EINVAL, -EEXIST (the name, or an overlap), -ENOSPC (32 are the most). */
+/** Add a region of @bytes (whole pages of 4 KiB, at most 1 GiB) that reads as zeroes at first. @gpa: page-aligned, below 512
+ *  GiB, overlapping nothing. *@region: its number. -EINVAL, -EEXIST (the name, or an overlap), -ENOSPC (32 are the most). */
 int husk_sandbox_add_region(struct husk_sandbox *sandbox, const char *name, uint64_t bytes, unsigned rights, uint64_t gpa,
 	unsigned *region, struct husk_error *err);
 /** The number of the region called @name. -ENOENT. */
@@ -594,14 +598,14 @@ int husk_sandbox_region_write(
 	struct husk_sandbox *sandbox, unsigned region, uint64_t offset, const void *buf, size_t n, struct husk_error *err);
 
 /** Any memory of the sandbox by guest-physical address: what the host may read (all but regions without HOST_R), or write
- *  (the program's data, heap, stack, buffers, and regions with HOST_W; never a page of cells, the program's code or the library's own
- *  pages). The range has to lie in one piece of memory. -EFAULT: it does not; -EACCES. */
+ *  (the program's data, heap, stack, buffers, and regions with HOST_W; never a page of cells, the program's code or the
+ *  library's own pages). The range has to lie in one piece of memory. -EFAULT: it does not; -EACCES. */
 int husk_sandbox_memory_read(struct husk_sandbox *sandbox, uint64_t gpa, void *buf, size_t n, struct husk_error *err);
 int husk_sandbox_memory_write(struct husk_sandbox *sandbox, uint64_t gpa, const void *buf, size_t n, struct husk_error *err);
 #ifdef HUSK_UNSAFE_RAW_MEMORY
-/** Where [@gpa, @gpa + @n) lies in this process, whatever the rights; valid until the sandbox is restored or destroyed. What it leads
- *  to changes under the reader's hands, and what is written through it is not put back by husk_sandbox_restore(). Only in a
- *  library that was built with -Dunsafe_raw_memory=true. */
+/** Where [@gpa, @gpa + @n) lies in this process, whatever the rights; valid until the sandbox is restored or destroyed. What
+ *  it leads to changes under the reader's hands, and what is written through it is not put back by husk_sandbox_restore().
+ *  Only in a library that was built with -Dunsafe_raw_memory=true. */
 int husk_sandbox_memory_ptr_unsafe(struct husk_sandbox *sandbox, uint64_t gpa, size_t n, void **ptr, struct husk_error *err);
 #endif
 
@@ -633,19 +637,20 @@ int husk_sandbox_cell_load(
 
 /** Remember a ready sandbox: memory, registers, regions, cells. Costs what has been touched. */
 int husk_sandbox_snapshot(struct husk_sandbox *sandbox, struct husk_sandbox_snapshot **out, struct husk_error *err);
-/** Put a ready or poisoned sandbox back: all is as it was, the time stamp counter excepted. @snapshot is one of this sandbox, or of
- *  one with the same program, sizes, regions, cells and functions: -EINVAL otherwise; -ENOTSUP: it was made with features of a
- *  CPU that this one lacks. Costs what has been touched since the last snapshot or restore of the same snapshot. */
+/** Put a ready or poisoned sandbox back: all is as it was, the time stamp counter excepted. @snapshot is one of this sandbox,
+ *  or of one with the same program, sizes, regions, cells and functions: -EINVAL otherwise; -ENOTSUP: it was made with
+ *  features of a CPU that this one lacks. Costs what has been touched since the last snapshot or restore of the same
+ *  snapshot. */
 int husk_sandbox_restore(
 	struct husk_sandbox *sandbox, struct husk_sandbox_snapshot *snapshot, struct husk_error *err);
 /** Sandboxes that were made from it live on. NULL is fine. */
 void husk_sandbox_snapshot_free(struct husk_sandbox_snapshot *snapshot);
-/** Write it to @path, and its memory to @path with ".memory" behind it; both appear whole or not at all, that of the memory first.
- *  The program is in it. -EEXIST: one of them is there already. */
+/** Write it to @path, and its memory to @path with ".memory" behind it; both appear whole or not at all, that of the memory
+ *  first. The program is in it. -EEXIST: one of them is there already. */
 int husk_sandbox_snapshot_save(struct husk_sandbox_snapshot *snapshot, const char *path, struct husk_error *err);
-/** Read what husk_sandbox_snapshot_save() wrote; the memory is mapped, not read, so the file must stay as it is while the snapshot and
- *  sandboxes of it live. -EBADMSG (damaged, or no snapshot), -ENOTSUP (of a newer husk, another CPU architecture, or a CPU with
- *  features that this host lacks). */
+/** Read what husk_sandbox_snapshot_save() wrote; the memory is mapped, not read, so the file must stay as it is while the
+ *  snapshot and sandboxes of it live. -EBADMSG (damaged, or no snapshot), -ENOTSUP (of a newer husk, another CPU
+ *  architecture, or a CPU with features that this host lacks). */
 int husk_sandbox_snapshot_load(const char *path, struct husk_sandbox_snapshot **out, struct husk_error *err);
 /** The program of a snapshot; lives as long as that does. */
 struct husk_sandbox_image *husk_sandbox_snapshot_image(struct husk_sandbox_snapshot *snapshot);
@@ -669,7 +674,7 @@ struct husk_sandbox_report {
 	size_t size;
 	enum husk_sandbox_reason reason;
 	int32_t code;
-	uint32_t vector;     /* of the CPU's exception: 6 is an invalid opcode, 13 general protection, 14 a page fault; 255: it shut down */
+	uint32_t vector;     /* of the CPU's exception: 6 invalid opcode, 13 general protection, 14 page fault; 255: it shut down */
 	uint64_t error_code; /* as the CPU pushed it */
 	uint64_t address;    /* of a page fault */
 	uint64_t rip;        /* of the instruction */

@@ -22,7 +22,8 @@
  *  -EINVAL (number, type, a string with a NUL), -EMSGSIZE. Nothing is written then. */
 int codec_write_call(void *to, uint64_t room, uint32_t which, const struct signature *signature,
 	const struct husk_sandbox_value *args, size_t n, uint64_t *size, struct husk_error *err);
-/** No reply that is an error is larger: as many bytes of the input buffer are kept from calls, so that one can always be told. */
+/** No reply that is an error is larger: as many bytes of the input buffer are kept from calls, so that one can always be
+ *  told. */
 #define CODEC_ERROR_ROOM 512
 /** Write the reply to a host call: @result of the type that @signature says, or the error @code with @message (cut to
  *  SANDBOX_MESSAGE_MAX) when @code is not 0. As above; -EINVAL: the host's function made a result of another type. */

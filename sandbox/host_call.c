@@ -3,9 +3,9 @@
  * host_call.c - the guest calls a function of the host's
  *
  * Theory of operation: which function is meant is read first, then the arguments as that one's signature has them; both are
- * copies by the time the function runs. An error that the function returns is the guest's to deal with, and so is a host that has
- * no memory for the arguments. The reply lies behind the call's own frame in the input buffer, so that the arguments of the call
- * stay; there is room for an error always (CODEC_ERROR_ROOM), and a result that has none becomes one.
+ * copies by the time the function runs. An error that the function returns is the guest's to deal with, and so is a host that
+ * has no memory for the arguments. The reply lies behind the call's own frame in the input buffer, so that the arguments of
+ * the call stay; there is room for an error always (CODEC_ERROR_ROOM), and a result that has none becomes one.
  */
 #include "sandbox/codec.h"
 #include "sandbox/run.h"

@@ -7,11 +7,12 @@
  * written by the host, and the output buffer, written by the guest; each message is one frame at a known place.
  *
  *   start      the guest runs its start code and says READY
- *   call       the host writes a call frame at the start of the input buffer and runs the guest, which says RETURN (a result frame at the
- *              start of the output buffer), FAIL or ABORT (an error frame there)
- *   host call  during a call or the start, the guest writes a call frame at the start of the output buffer and says HOST_CALL; the
- *              host writes the reply behind the call frame in the input buffer, at the next multiple of 16 (at its start when there is no call),
- *              and runs on; the reply's status is REPLY_OK with a result or REPLY_ERROR with an error. The next reply overwrites it
+ *   call       the host writes a call frame at the start of the input buffer and runs the guest, which says RETURN (a result
+ *              frame at the start of the output buffer), FAIL or ABORT (an error frame there)
+ *   host call  during a call or the start, the guest writes a call frame at the start of the output buffer and says HOST_CALL;
+ *              the host writes the reply behind the call frame in the input buffer, at the next multiple of 16 (at its start
+ *              when there is no call), and runs on; the reply's status is REPLY_OK with a result or REPLY_ERROR with an error.
+ *              The next reply overwrites it
  *
  * A frame is a header, its slots, and the bytes that slots refer to by offset; all little-endian. Nothing in a frame
  * is a pointer. The host reads each byte of the guest's once, and believes none of it.
@@ -72,8 +73,9 @@ enum sandbox_reply { SANDBOX_REPLY_OK = 0, SANDBOX_REPLY_ERROR = 1 };
 #define SANDBOX_MESSAGE_MAX 400 /* bytes of an error's message; a longer one is refused by the host */
 
 /* ---- what a program says of itself ----
- * A PT_NOTE with name "husk" and this type holds struct sandbox_program. Its members are distances from its own first byte, so that
- * it needs no relocation. Exports and imports lie in read-only memory after relocation; their numbers are their places in the table. */
+ * A PT_NOTE with name "husk" and this type holds struct sandbox_program. Its members are distances from its own first byte, so
+ * that it needs no relocation. Exports and imports lie in read-only memory after relocation; their numbers are their places in
+ * the table. */
 
 #define SANDBOX_NOTE_NAME "husk"
 #define SANDBOX_NOTE_TYPE 1

@@ -3,8 +3,8 @@
  * snapshot.h - a sandbox remembered: registers, cells, and the bytes of every area that can change
  *
  * Theory of operation: the areas' bytes lie one after the other in one file, a memfd or a saved one, with holes for zeroes. A
- * new sandbox maps it copy-on-write; a restore copies dirty pages back out of a mapping of it, or, when the sandbox's dirty pages
- * do not count from this snapshot, maps it anew. A snapshot never changes, and so is shared by any number of threads.
+ * new sandbox maps it copy-on-write; a restore copies dirty pages back out of a mapping of it, or, when the sandbox's dirty
+ * pages do not count from this snapshot, maps it anew. A snapshot never changes, and so is shared by any number of threads.
  */
 #ifndef SANDBOX_SNAPSHOT_H
 #define SANDBOX_SNAPSHOT_H

@@ -2,10 +2,10 @@
 /*
  * edges.h - every access around every edge of a sandbox's memory, against a model
  *
- * Theory of operation: the model is a table of pieces with their rights, and says of a range in 128-bit arithmetic, in which nothing
- * wraps, where it has to end: 0, -EFAULT (not in one piece), -EACCES. An access that succeeds moves exactly the bytes that the
- * model has; one that fails moves none. Buffers lie between canaries, and what the memory holds is compared with what it should
- * after each write: small pieces as a whole, large ones now and then.
+ * Theory of operation: the model is a table of pieces with their rights, and says of a range in 128-bit arithmetic, in which
+ * nothing wraps, where it has to end: 0, -EFAULT (not in one piece), -EACCES. An access that succeeds moves exactly the bytes
+ * that the model has; one that fails moves none. Buffers lie between canaries, and what the memory holds is compared with
+ * what it should after each write: small pieces as a whole, large ones now and then.
  */
 #ifndef TESTS_SANDBOX_EDGES_H
 #define TESTS_SANDBOX_EDGES_H

@@ -54,8 +54,8 @@ static bool hit(const char *name, int code, bool interruptible)
 }
 
 /* ---- the calls ----
- * Each is declared by hand, under the name that the linker gives it: with large files, those that end in 64. What gives something
- * back (close, munmap, timer_delete) is left alone: had it failed, something would be left by right. */
+ * Each is declared by hand, under the name that the linker gives it: with large files, those that end in 64. What gives
+ * something back (close, munmap, timer_delete) is left alone: had it failed, something would be left by right. */
 
 #define WRAP(type, name, failure, code, interruptible, parameters, ...)                                                \
 	type __real_##name parameters;                                                                                 \

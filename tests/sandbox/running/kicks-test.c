@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * kicks-test.c - deadlines and cancels: they stop a guest that does not, hit nobody else, and leave the thread's signals as they were
+ * kicks-test.c - deadlines and cancels: they stop a guest that does not, hit nobody else, and leave the thread's signals as
+ * they were
  */
 #include "tests/sandbox/running/rig.h"
 

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * restore-test.c - a sandbox is put back: its memory bit for bit, registers, floating point, cells and regions; many are made of one snapshot
+ * restore-test.c - a sandbox is put back: its memory bit for bit, registers, floating point, cells and regions; many are made
+ * of one snapshot
  *
  * Memory and CPU are compared from outside, through the library's own insides, so that nothing that runs can hide a difference.
  */

@@ -95,7 +95,8 @@ static inline struct husk_sandbox_stats rig_stats(struct husk_sandbox *sandbox)
 	return stats;
 }
 
-/** Does this host's KVM interpret guest code? Such a one has no int3; it counts instructions by the microsecond. @basic: the program. */
+/** Does this host's KVM interpret guest code? Such a one has no int3; @basic: the
+ *  program. */
 static inline bool rig_is_interpreted(struct husk_sandbox_image *basic)
 {
 	struct husk_sandbox *sandbox = rig_begin(basic, NULL);
