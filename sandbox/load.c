@@ -96,7 +96,7 @@ static bool rights_fit(enum area_kind kind, unsigned rights)
 	if (kinds[kind].rights)
 		return rights == kinds[kind].rights;
 	/* As husk_sandbox_add_region() takes them. */
-	return rights && !(rights & ~(HOST_RW | GUEST_RW)) && (rights & GUEST_RW) != HUSK_SANDBOX_GUEST_W;
+	return !(rights & ~(HOST_RW | GUEST_RW)) && (rights & GUEST_RW) != HUSK_SANDBOX_GUEST_W;
 }
 
 /** Could @area be where it is? */

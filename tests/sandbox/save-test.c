@@ -330,7 +330,6 @@ static const struct {
 	AREA(TEST_CELLS_HOST, 0, 4, AREA_CELLS_GUEST, "rights", "host's cells that are called the guest's"),
 	AREA(TEST_CELLS_HOST, 8, 8, 0x100000000 + 0x1fe000, "cannot be", "cells over the program"),
 	AREA(TEST_CELLS_CHOSEN, 16, 8, 8192, "cannot be", "two pages of cells in one"),
-	AREA(TEST_CHOSEN, 4, 4, 0, "rights", "a region that nobody may use"),
 	AREA(TEST_CHOSEN, 4, 4, HUSK_SANDBOX_GUEST_W, "rights", "one that the guest may only write"),
 	AREA(TEST_CHOSEN, 4, 4, 16, "rights", "rights that do not exist"),
 	AREA(TEST_CHOSEN, 8, 8, TEST_REGION + 1, "area of", "a region between pages"),
@@ -494,6 +493,20 @@ static void test_create_from(struct husk_sandbox_snapshot *snapshot)
 	CHECK(husk_sandbox_create_from(snapshot, &config, &s, &err) == -EINVAL, "the rest of it is checked");
 }
 
+/** husk_sandbox_add_region() takes a region without any right. */
+static void test_no_rights(struct husk_sandbox_snapshot *snapshot)
+{
+	CLEANUP_CONTAINER_WRITER struct container_writer w;
+	unsigned *rights = &snapshot->areas[TEST_CHOSEN].rights, before = *rights;
+	struct husk_error err = {0};
+
+	*rights = 0;
+	encode(snapshot, &w);
+	*rights = before;
+	if (!CHECK(decode(&w, &err) == 0, "a region that nobody may use is saved and loaded, too"))
+		printf("# %s\n", err.message);
+}
+
 int main(void)
 {
 	struct husk_sandbox_snapshot *snapshot = test_snapshot_make();
@@ -508,6 +521,7 @@ int main(void)
 	test_hostile(snapshot);
 	test_sizes(snapshot);
 	test_create_from(snapshot);
+	test_no_rights(snapshot);
 	snapshot_unref(snapshot);
 	path_remove_tree(directory, NULL);
 	return tap_done();
