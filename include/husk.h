@@ -552,7 +552,8 @@ void husk_sandbox_call_options_init(struct husk_sandbox_call_options *options);
  * and said so: husk_sandbox_report()), -ENOMEM, -EBUSY, -ENOTRECOVERABLE (poisoned before).
  *
  * Errors that poison: -EFAULT (the guest's CPU faulted), -ECONNABORTED (the program aborted), -EPROTO (the guest broke the
- * protocol), -ETIMEDOUT (deadline_ns), -ECANCELED, -ENOTSUP (this host's KVM cannot run one of its instructions).
+ * protocol), -ETIMEDOUT (deadline_ns), -ECANCELED, -ENOTSUP (this host's KVM cannot run one of its instructions), -EIO (KVM gave
+ * up, which a guest can bring about). When KVM_RUN itself fails the sandbox is dead, and the error is its.
  */
 int husk_sandbox_call(struct husk_sandbox *sandbox, const char *name, const struct husk_sandbox_value *args, size_t n,
 	struct husk_sandbox_value *result, const struct husk_sandbox_call_options *options, struct husk_error *err);
