@@ -348,7 +348,8 @@ int husk_sandbox_restore(struct husk_sandbox *sandbox, struct husk_sandbox_snaps
 	if (rc < 0)
 		return rc;
 	rc = check_likeness(sandbox, snapshot, err);
-	rc = rc < 0 ? rc : cpu_features_fit(&snapshot->features, &sandbox->features, err);
+	if (rc == 0 && sandbox->synced != snapshot) /* it has not been here yet */
+		rc = cpu_features_fit(&snapshot->features, &sandbox->features, err);
 	if (rc == 0) {
 		rc = run_settle(sandbox, err);
 		pthread_mutex_lock(&sandbox->memory_lock);

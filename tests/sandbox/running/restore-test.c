@@ -139,6 +139,10 @@ static void test_two(void)
 	struct copy again = copy_all(sandbox);
 	CHECK(fine && same(&two, &again), "and the sandbox goes back and forth between the two");
 	CHECK(husk_sandbox_restore(sandbox, snapshot, &rig_error) == 0 && is_clean(sandbox), "the first is as it was");
+	/* VMX, which no sandbox has. */
+	((struct kvm_cpuid_entry2 *)cpu_features_find(&second->features, 1, 0))->ecx |= 1u << 5;
+	CHECK(husk_sandbox_restore(sandbox, second, &rig_error) == -ENOTSUP && is_clean(sandbox),
+		"one of a CPU that can do more is refused, and nothing has changed");
 	husk_sandbox_snapshot_free(second);
 	free(two.bytes);
 	free(again.bytes);
