@@ -116,6 +116,8 @@ int verb_sandbox_cc(struct cli *cli)
 	add_all(&words, cli->operands, cli->n_operands);
 	if (links(cli)) {
 		add_all(&words, link_flags, ARRAY_SIZE(link_flags));
+		add(&words, "-x"); /* a language that the user said is not that of the runtime, which is an archive */
+		add(&words, "none");
 		add(&words, "-T");
 		add(&words, script);
 		add(&words, runtime);

@@ -142,6 +142,9 @@ with tempfile.TemporaryDirectory(prefix="husk-cc-") as where:
     run(HUSK, "sandbox", "cc", "float.c", "-o", "f.elf")
     check(any("mulsd" in row[1] or "addsd" in row[1] for row in vector_instructions("f.elf")), "(which this test would see)",
           vector_instructions("f.elf"))
+    for compiler in compilers:
+        done = run(HUSK, "sandbox", "cc", "-x", "c", "program.c", "-o", "x.elf", env={"CC": compiler})
+        check(done == (0, "", ""), compiler + ": -x is for the user's files alone", (done[0], done[2][:300]))
     done = run(HUSK, "sandbox", "cc", "program.c", env={"CC": ""})
     check(done == (0, "", "") and os.path.exists("a.out"), "without CC there is a compiler; without -o it makes a.out", done)
     done = run(HUSK, "sandbox", "cc", "-DEMPTY", "program.c", "-o", "r.elf", env={"CC": "  env X=1 gcc "})
