@@ -414,7 +414,9 @@ int husk_selftest(struct husk *husk, struct husk_finding **findings, size_t *n, 
  *
  * Signals: a deadline and a cancel interrupt KVM by one real-time signal (kick_signal). During a call it is blocked in the
  * calling thread and let through by KVM alone, so no handler is installed; none is left pending, and the thread's mask is put
- * back. A program must use that signal for nothing else. */
+ * back. A program must use that signal for nothing else.
+ *
+ * C++: a snapshot, a report and stats have functions of the same name, so their types are written with `struct` there, as in C. */
 
 struct husk_sandbox_image;
 struct husk_sandbox_snapshot;

@@ -37,12 +37,15 @@ extern "C" {
 #define HUSK_NOTHROW
 #endif
 
-/* ---- types of arguments and results ---- i32 u32 i64 u64   int32_t uint32_t int64_t uint64_t f32 f64
- * float double; not with -mgeneral-regs-only bool              bool string            const char *, NUL-terminated.
- * As an argument it lies in the input buffer until the function returns; NULL as a
- *                   result, or as an argument of the host's, is the empty string
- * bytes             struct husk_bytes, likewise; not aligned
- * void              a result only */
+/* ---- types of arguments and results ----
+ *
+ * - i32 u32 i64 u64: int32_t uint32_t int64_t uint64_t
+ * - f32 f64: float double; not with -mgeneral-regs-only
+ * - bool: bool
+ * - string: const char *, with a NUL at its end. As an argument it lies in the input buffer until the function returns.
+ *   NULL as a result, or as an argument of a function of the host's, is the empty string.
+ * - bytes: struct husk_bytes, likewise; an argument's data is aligned to 8
+ * - void: a result only */
 
 struct husk_bytes {
 	const void *data;
