@@ -95,6 +95,10 @@ int cli_progress_fd(const struct cli *cli);
 
 void cli_print_help(FILE *out, const struct verb *verb);
 void cli_print_overview(FILE *out);
+/** True when there are verbs of two words that begin with @word. */
+bool cli_is_group(const char *word);
+/** Those verbs, one a line; false when there are none. */
+bool cli_print_group(FILE *out, const char *word);
 void cli_print_manual(FILE *out, const struct verb *verb);
 
 #endif

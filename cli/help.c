@@ -88,3 +88,29 @@ void cli_print_overview(FILE *out)
 			fprintf(out, "  %-16s %s\n", verb->name, verb->summary);
 	fputs("\n'husk COMMAND --help' says more about one. HUSK_HOME moves all state elsewhere.\n", out);
 }
+
+/** True when @verb is a verb of two words, the first of which is @word. */
+static bool in_group(const struct verb *verb, const char *word)
+{
+	size_t length = strlen(word);
+	return strncmp(verb->name, word, length) == 0 && verb->name[length] == ' ';
+}
+
+bool cli_is_group(const char *word)
+{
+	for (const struct verb *verb = cli_verbs; verb->name; verb++)
+		if (in_group(verb, word))
+			return true;
+	return false;
+}
+
+bool cli_print_group(FILE *out, const char *word)
+{
+	if (!cli_is_group(word))
+		return false;
+	fprintf(out, "Usage: husk %s COMMAND, one of:\n", word);
+	for (const struct verb *verb = cli_verbs; verb->name; verb++)
+		if (in_group(verb, word))
+			fprintf(out, "  husk %-16s %s\n", verb->name, verb->summary);
+	return true;
+}

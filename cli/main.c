@@ -100,35 +100,23 @@ static int wrong_status(const struct verb *verb)
 	return verb->own ? CLI_FAILED : 1;
 }
 
-/** The verbs of two words that begin with @word, one a line; false when there are none. */
-static bool list_group(FILE *out, const char *word)
-{
-	size_t length = strlen(word);
-	bool any = false;
-	for (const struct verb *verb = cli_verbs; verb->name; verb++) {
-		if (strncmp(verb->name, word, length) != 0 || verb->name[length] != ' ')
-			continue;
-		if (!any)
-			fprintf(out, "Usage: husk %s COMMAND, one of:\n", word);
-		fprintf(out, "  husk %-16s %s\n", verb->name, verb->summary);
-		any = true;
-	}
-	return any;
-}
-
 static int unknown_verb(const char *const *argv, size_t n)
 {
 	bool asked = n > 1 && (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0);
-	if ((n == 1 || asked) && list_group(asked ? stdout : stderr, argv[0]))
+	if ((n == 1 || asked) && cli_print_group(asked ? stdout : stderr, argv[0]))
 		return asked ? 0 : 1;
 	CLEANUP_FREE char *two = n > 1 ? path_format("%s %s", argv[0], argv[1]) : NULL;
-	const char *near = cli_suggest(argv[0], next_verb, NULL);
+	const char *near = two && cli_is_group(argv[0]) ? cli_suggest(two, next_verb, NULL) : NULL;
+	if (!near)
+		near = cli_suggest(argv[0], next_verb, NULL);
 	if (!near && two)
 		near = cli_suggest(two, next_verb, NULL);
 	for (const struct verb *verb = cli_verbs; verb->name && !near; verb++)
 		if (strncmp(verb->name, argv[0], strlen(argv[0])) == 0 && verb->name[strlen(argv[0])] == ' ')
 			near = verb->name;
-	if (near)
+	if (near && two && cli_is_group(argv[0]))
+		cli_say("unknown command '%s'; did you mean 'husk %s'?", two, near);
+	else if (near)
 		cli_say("unknown command '%s'; did you mean 'husk %s'?", argv[0], near);
 	else
 		cli_say("unknown command '%s'; 'husk --help' lists them", argv[0]);

@@ -107,6 +107,8 @@ int verb_help(struct cli *cli)
 {
 	size_t used = 0;
 	const struct verb *verb = cli->n_operands ? cli_find_verb(cli->operands, cli->n_operands, &used) : NULL;
+	if (cli->n_operands == 1 && used == 0 && cli_print_group(stdout, cli->operands[0]))
+		return 0;
 	if (cli->n_operands != used) {
 		cli_say("no such command: '%s'; 'husk --help' lists them", cli->operands[0]);
 		return 1;

@@ -20,6 +20,21 @@
 #define SPACE_WANTED (2ull << 30)
 #define MEMORY_WANTED (1ull << 30)
 
+/** What the kind of KVM means for function sandboxes, which have no other machine. */
+static void look_at_sandboxes(struct findings *f, enum kvm_host kvm)
+{
+	if (kvm == KVM_HOST_HARDWARE)
+		findings_add(f, HUSK_FINDING_OK, "sandbox", NULL, "function sandboxes run on the CPU, by /dev/kvm");
+	else if (kvm == KVM_HOST_INTERPRETED)
+		findings_add(f, HUSK_FINDING_NOTE, "sandbox",
+			"compile sandbox programs with: husk sandbox cc -mgeneral-regs-only",
+			"function sandboxes run only programs without SSE, x87, popcnt and int3, as /dev/kvm "
+			"interprets guest code");
+	else
+		findings_add(f, HUSK_FINDING_NOTE, "sandbox", NULL,
+			"function sandboxes cannot run here: they need a /dev/kvm that works, and have no emulation");
+}
+
 /** True when VMs run on `kvm`, so that QEMU is not needed. */
 static bool look_at_kvm(struct findings *f, const struct husk *husk)
 {
@@ -54,6 +69,7 @@ static bool look_at_kvm(struct findings *f, const struct husk *husk)
 	else
 		findings_add(f, HUSK_FINDING_NOTE, "wall", NULL,
 			"VMs run on the machine 'qemu': software emulation, the `software` wall");
+	look_at_sandboxes(f, host.kvm);
 	return host.kvm == KVM_HOST_HARDWARE;
 }
 

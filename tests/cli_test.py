@@ -66,6 +66,12 @@ check(out == ["missing always never", "fetch build list", "images import image"]
 check(husk("version")[1] == "husk 0.1.0\n" and husk("--version")[1] == "husk 0.1.0\n", "the version")
 refused(["imags"], 1, "did you mean 'husk images'")
 refused(["kernel"], 1, "husk kernel fetch")
+refused(["sandbox", "rnu"], 1, "unknown command 'sandbox rnu'; did you mean 'husk sandbox run'")
+for group in "kernel", "sandbox":
+    code, out, err = husk("help", group)
+    check(code == 0 and err == "" and "husk %s " % group in out and out == husk(group, "--help")[1], "help %s lists its commands" % group,
+          (code, out, err))
+refused(["help", "sandbox", "rnu"], 1, "no such command")
 refused(["completion", "fish"], 1, "bash or zsh")
 refused(["run"], 125, "something is missing")
 refused(["run", "--memory", "x"], 125, "something is missing")
@@ -108,6 +114,12 @@ code, out, err = husk("images", "--format", "json", env=ENV)
 check(code == 0 and out.strip() == "[]", "an empty store lists nothing", (out, err))
 code, out, err = husk("doctor", env=ENV)
 check("qemu" in out and ("husk kernel fetch" in out or "guest kernel" in out), "doctor names what is missing and the cure", out)
+kinds = {line.split()[1]: line for line in out.splitlines() if len(line.split()) > 2}
+if os.path.exists("/dev/kvm"):
+    check("function sandboxes" in kinds.get("sandbox", ""), "doctor says whether function sandboxes run", out)
+else:
+    check(kinds.get("sandbox", "").startswith("note") and "cannot run here" in kinds["sandbox"], "without KVM doctor says that sandboxes cannot run",
+          out)
 libexec = ENV["HUSK_HOME"] + "-libexec"
 os.mkdir(libexec)
 for name in ("husk-vmm", "husk-image", "husk-init"):
