@@ -168,7 +168,9 @@ static int run(struct husk_sandbox *s, struct husk_error *err)
 			return stopped(s, rc, err);
 		uint64_t begun = __builtin_ia32_rdtsc();
 		rc = kvm_vcpu_run(&s->vcpu);
-		s->stats.run_ns += (uint64_t)((double)(__builtin_ia32_rdtsc() - begun) * s->tick_ns);
+		int64_t ticks = (int64_t)(__builtin_ia32_rdtsc() - begun);
+		if (ticks > 0) /* it may be another CPU, whose counter is behind */
+			s->stats.run_ns += (uint64_t)((double)ticks * s->tick_ns);
 		s->stats.exits++;
 		interrupted = rc == -EINTR;
 		s->stats.kicks += interrupted;
