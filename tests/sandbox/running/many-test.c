@@ -4,13 +4,15 @@
  *
  * usage: many-test DIRECTORY; HUSK_TEST_SANDBOXES: how many are made and destroyed (1000)
  */
+#include "sandbox/sandbox.h"
 #include "tests/descriptors.h"
 #include "tests/sandbox/running/rig.h"
 
 #include <pthread.h>
 #include <sys/resource.h>
 
-#define MAKERS 20 /* threads that make sandboxes */
+#define MAKERS 10 /* threads that make sandboxes */
+#define PATIENCE_NS 60000000000 /* for a start among so many, on CPUs that are emulated */
 #define ALIVE 300
 #define PRIVATE_MAX_KIB 1024.0
 #define THREADS 4
@@ -38,18 +40,38 @@ struct share {
 	bool fine;
 };
 
+/** What can be known of a sandbox that failed. */
+static void tell(struct husk_sandbox *s, unsigned i, const struct husk_error *err)
+{
+	struct kvm_regs regs = {0};
+
+	printf("# number %u: %s\n", i, err->message[0] ? err->message : "another number came back");
+	if (!s || s->vcpu.fd < 0)
+		return;
+	(void)kvm_ioctl(s->vcpu.fd, KVM_GET_REGS, &regs, "read registers", NULL);
+	printf("# at %#llx after %ju exits, %ju kicks, %.1f ms in KVM_RUN, the last exit for reason %u\n", regs.rip,
+		(uintmax_t)s->stats.exits, (uintmax_t)s->stats.kicks, (double)s->stats.run_ns / 1e6,
+		s->vcpu.run->exit_reason);
+}
+
 static void *make_share(void *data)
 {
 	struct share *share = data;
 	struct husk_sandbox_value r = {0};
+	struct husk_sandbox_config config;
 	struct husk_error err;
 
+	husk_sandbox_config_init(&config);
+	config.start_timeout_ns = PATIENCE_NS;
 	for (unsigned i = 0; share->fine && i < share->n; i++) {
 		struct husk_sandbox *s = NULL;
 		const struct husk_sandbox_value number = U64(i);
-		share->fine = husk_sandbox_create(share->image, NULL, &s, &err) == 0 &&
+		err.message[0] = 0;
+		share->fine = husk_sandbox_create(share->image, &config, &s, &err) == 0 &&
 			      husk_sandbox_start(s, &err) == 0 &&
 			      husk_sandbox_call(s, "counter", &number, 1, &r, NULL, &err) == 0 && r.u64 == 1000 + i;
+		if (!share->fine)
+			tell(s, i, &err);
 		if (share->keep)
 			share->keep[i] = s;
 		else
