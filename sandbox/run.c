@@ -13,7 +13,8 @@
 #define ACCESS_PARTS_MAX 4096
 #define AGAIN 0 /* what an exit's handler says: run on; more is a sandbox_signal, less a reason to stop */
 
-static int protocol(struct husk_sandbox *s, struct husk_error *err, const char *what)
+/** Put into the report where the guest's CPU is. */
+static void note_place(struct husk_sandbox *s)
 {
 	struct kvm_regs regs = {0};
 
@@ -21,6 +22,11 @@ static int protocol(struct husk_sandbox *s, struct husk_error *err, const char *
 	s->report.rip = regs.rip;
 	s->report.rsp = regs.rsp;
 	image_symbol(s->image, regs.rip, s->report.symbol, sizeof(s->report.symbol));
+}
+
+static int protocol(struct husk_sandbox *s, struct husk_error *err, const char *what)
+{
+	note_place(s);
 	return sandbox_blame(s, HUSK_SANDBOX_PROTOCOL, -EPROTO, err,
 		"the guest broke the protocol: it %s, at 0x%" PRIx64 " %s", what, s->report.rip, s->report.symbol);
 }
@@ -89,13 +95,9 @@ static int on_nothing(struct husk_sandbox *s, struct husk_error *err)
 static int on_internal_error(struct husk_sandbox *s, struct husk_error *err)
 {
 	uint32_t which = s->vcpu.run->internal.suberror;
-	struct kvm_regs regs = {0};
 	char bytes[3 * 15 + 1] = "";
 
-	(void)kvm_ioctl(s->vcpu.fd, KVM_GET_REGS, &regs, "read registers", NULL);
-	s->report.rip = regs.rip;
-	s->report.rsp = regs.rsp;
-	image_symbol(s->image, regs.rip, s->report.symbol, sizeof(s->report.symbol));
+	note_place(s);
 	if (which != KVM_INTERNAL_ERROR_EMULATION)
 		return sandbox_blame(s, HUSK_SANDBOX_KVM, -EIO, err,
 			"KVM failed inside (error %u) with the guest at 0x%" PRIx64 " %s", which, s->report.rip,

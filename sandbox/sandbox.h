@@ -2,7 +2,7 @@
 /*
  * sandbox.h - the insides of a function sandbox, for the files of this floor
  *
- * Theory of operation: one thread owns the sandbox while it does anything but touch memory: `owner` is taken for it
+ * Theory of operation: one thread owns the sandbox while it does anything but touch memory: `owned` is set for it
  * (sandbox_enter()), and what comes meanwhile is told -EBUSY. The memory lock is for areas, cells, their shadows and the dirty
  * bits; calls hold it for moments, and never while the guest runs, so other threads can read regions and turn cells under a
  * running guest.

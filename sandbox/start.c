@@ -6,6 +6,7 @@
  * then its one CPU (memslots before vCPUs are the cheap order); and it either runs from the program's entry until it says READY,
  * or takes the state that a snapshot has.
  */
+#include "base/cleanup.h"
 #include "sandbox/info.h"
 #include "sandbox/run.h"
 #include "sandbox/snapshot.h"
@@ -15,11 +16,23 @@
 #include <stdlib.h>
 #include <string.h>
 
+/** The program needs @import, and the host's function @j, if there is one, is not that. */
+static int unresolved(const struct husk_sandbox *s, const struct signature *import, unsigned j, struct husk_error *err)
+{
+	char want[512], have[512];
+
+	signature_print(import, want, sizeof(want));
+	if (j == s->n_functions)
+		return error_set(
+			err, -ENOENT, "the program needs a function of the host's that was not added: %s", want);
+	signature_print(&s->functions[j].signature, have, sizeof(have));
+	return error_set(err, -EINVAL, "the program needs %s, and the host has %s", want, have);
+}
+
 /** Which of the host's functions each import is. */
 static int resolve(struct husk_sandbox *s, struct husk_error *err)
 {
 	const struct husk_sandbox_image *image = s->image;
-	char want[512], have[512];
 
 	s->imports = calloc(image->n_imports + 1, sizeof(*s->imports));
 	if (!s->imports)
@@ -28,13 +41,8 @@ static int resolve(struct husk_sandbox *s, struct husk_error *err)
 		unsigned j = 0;
 		while (j < s->n_functions && strcmp(s->functions[j].signature.name, image->imports[i].name) != 0)
 			j++;
-		signature_print(&image->imports[i], want, sizeof(want));
-		if (j == s->n_functions)
-			return error_set(err, -ENOENT,
-				"the program needs a function of the host's that was not added: %s", want);
-		signature_print(&s->functions[j].signature, have, sizeof(have));
-		if (!signature_equal(&s->functions[j].signature, &image->imports[i]))
-			return error_set(err, -EINVAL, "the program needs %s, and the host has %s", want, have);
+		if (j == s->n_functions || !signature_equal(&s->functions[j].signature, &image->imports[i]))
+			return unresolved(s, &image->imports[i], j, err);
 		s->imports[i] = j;
 	}
 	return 0;
@@ -55,7 +63,7 @@ static int map_all(struct husk_sandbox *s, struct husk_error *err)
 		rc = tables_map(&tables, segment->at, segment->size,
 			(segment->write ? TABLES_WRITE : 0) | (segment->execute ? TABLES_EXECUTE : 0), err);
 	}
-	for (size_t i = 0; rc == 0 && i < sizeof(writable) / sizeof(writable[0]); i++)
+	for (size_t i = 0; rc == 0 && i < ARRAY_SIZE(writable); i++)
 		rc = tables_map(&tables, writable[i].at, writable[i].size, TABLES_WRITE, err);
 	for (unsigned i = 0; rc == 0 && i < s->areas.n; i++) {
 		const struct area *area = &s->areas.list[i];
