@@ -25,6 +25,22 @@ int fd_write_all(int fd, const void *bytes, size_t n)
 	return 0;
 }
 
+int fd_write_all_at(int fd, const void *bytes, size_t n, uint64_t offset)
+{
+	const uint8_t *at = bytes;
+	while (n) {
+		ssize_t done = pwrite(fd, at, n, (off_t)offset);
+		if (done < 0 && errno == EINTR)
+			continue;
+		if (done <= 0)
+			return done < 0 ? -errno : -ENOSPC;
+		at += done;
+		offset += (uint64_t)done;
+		n -= (size_t)done;
+	}
+	return 0;
+}
+
 int fd_read_all(int fd, void *bytes, size_t n)
 {
 	uint8_t *at = bytes;

@@ -8,10 +8,13 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 #include <sys/types.h>
 
 /** Write all @n bytes, through EINTR and short writes (@fd blocking). 0 or -errno. */
 int fd_write_all(int fd, const void *bytes, size_t n);
+/** The same from @offset on; the descriptor's position stays. */
+int fd_write_all_at(int fd, const void *bytes, size_t n, uint64_t offset);
 
 /** Read exactly @n bytes (@fd blocking): 1 when all came, 0 at end of file before the first byte, -errno; -EPIPE when
  *  the stream ends in between. */

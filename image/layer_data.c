@@ -18,6 +18,7 @@
 
 #include "base/bytes.h"
 #include "base/cleanup.h"
+#include "base/fd.h"
 #include "image/layer_lz4.h"
 
 #include <sqfs/block.h>
@@ -62,18 +63,13 @@ static int file_read(sqfs_file_t *base, sqfs_u64 offset, void *buffer, size_t si
 static int file_write(sqfs_file_t *base, sqfs_u64 offset, const void *buffer, size_t size)
 {
 	struct layer_file *f = (struct layer_file *)base;
-	for (const uint8_t *at = buffer; size > 0;) {
-		ssize_t n = pwrite(f->fd, at, size, (off_t)(f->start + offset));
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n <= 0) {
-			f->error = n < 0 ? errno : ENOSPC;
-			return SQFS_ERROR_IO;
-		}
-		at += n;
-		offset += (uint64_t)n;
-		size -= (size_t)n;
+	int rc = fd_write_all_at(f->fd, buffer, size, f->start + offset);
+
+	if (rc < 0) {
+		f->error = -rc;
+		return SQFS_ERROR_IO;
 	}
+	offset += size;
 	if (offset > f->size)
 		f->size = offset;
 	return 0;

@@ -4,6 +4,7 @@
 
 #include "base/bytes.h"
 #include "base/cleanup.h"
+#include "base/fd.h"
 #include "sandbox/run.h"
 
 #include <fcntl.h>
@@ -142,17 +143,10 @@ static const uint8_t *page_of(const struct husk_sandbox *s, const struct area *a
 	return data ? area->host + i * SANDBOX_PAGE : NULL;
 }
 
-static int write_all(int fd, const uint8_t *from, uint64_t n, uint64_t offset, struct husk_error *err)
+static int write_run(int fd, const uint8_t *from, uint64_t n, uint64_t offset, struct husk_error *err)
 {
-	for (uint64_t done = 0; done < n;) {
-		ssize_t rc = pwrite(fd, from + done, n - done, (off_t)(offset + done));
-		if (rc < 0 && errno == EINTR)
-			continue;
-		if (rc < 0)
-			return error_errno(err, "take a snapshot: copy memory");
-		done += (uint64_t)rc;
-	}
-	return 0;
+	int rc = fd_write_all_at(fd, from, n, offset);
+	return rc < 0 ? error_set(err, rc, "take a snapshot: copy memory: %s", strerror(-rc)) : 0;
 }
 
 /** Words of dirty bits and of the base's that are all zero are passed over, so that the cost is that of what there is. */
@@ -183,12 +177,12 @@ static int copy_area(
 			n += SANDBOX_PAGE;
 			continue;
 		}
-		rc = run ? write_all(fd, run, n, offset + from, err) : 0;
+		rc = run ? write_run(fd, run, n, offset + from, err) : 0;
 		run = page;
 		from = i * SANDBOX_PAGE;
 		n = SANDBOX_PAGE;
 	}
-	return rc == 0 && run ? write_all(fd, run, n, offset + from, err) : rc;
+	return rc == 0 && run ? write_run(fd, run, n, offset + from, err) : rc;
 }
 
 static int copy_memory(struct husk_sandbox_snapshot *snapshot, struct husk_sandbox *s, struct husk_error *err)

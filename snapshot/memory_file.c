@@ -4,6 +4,7 @@
 
 #include "base/bytes.h"
 #include "base/cleanup.h"
+#include "base/fd.h"
 #include "base/tlv.h"
 
 #include <fcntl.h>
@@ -29,21 +30,15 @@ int memory_file_identify(uint8_t identity[MEMORY_FILE_IDENTITY], struct husk_err
 	return n == MEMORY_FILE_IDENTITY ? 0 : error_errno(err, "random bytes for a snapshot");
 }
 
+/** 0, or -1 with errno. */
 static int write_at(int fd, uint64_t at, const void *bytes, size_t n)
 {
-	const uint8_t *from = bytes;
+	int rc = fd_write_all_at(fd, bytes, n, at);
 
-	while (n) {
-		ssize_t done = pwrite(fd, from, n, (off_t)at);
-		if (done < 0 && errno == EINTR)
-			continue;
-		if (done <= 0)
-			return -1;
-		from += done;
-		at += (uint64_t)done;
-		n -= (size_t)done;
-	}
-	return 0;
+	if (rc == 0)
+		return 0;
+	errno = -rc;
+	return -1;
 }
 
 int memory_file_begin(int fd, const uint8_t identity[MEMORY_FILE_IDENTITY], uint64_t size, struct husk_error *err)
