@@ -76,6 +76,8 @@ int agent_exit_put(struct buffer *b, const struct agent_exit *exit)
 	put_le32(bytes + 4, exit->value);
 	put_le64(bytes + 8, exit->duration_ns);
 	put_le64(bytes + 16, exit->peak_rss);
+	put_le32(bytes + 24, exit->flags);
+	put_le32(bytes + 28, exit->step);
 	return agent_frame_put(b, AGENT_EXIT, 0, bytes, sizeof(bytes));
 }
 
@@ -166,9 +168,12 @@ bool agent_exit_get(const struct agent_frame *frame, struct agent_exit *exit)
 		.value = get_le32(frame->payload + 4),
 		.duration_ns = get_le64(frame->payload + 8),
 		.peak_rss = get_le64(frame->payload + 16),
+		.flags = get_le32(frame->payload + 24),
+		.step = get_le32(frame->payload + 28),
 	};
 	bool ok = got.kind == AGENT_EXITED ? got.value <= 255
 					   : got.kind == AGENT_SIGNALED && got.value >= 1 && got.value <= SIGNAL_MAX;
+	ok = ok && got.flags <= (AGENT_EXIT_TIMED_OUT | AGENT_EXIT_OOM) && got.step < AGENT_STEPS_MAX;
 	if (ok)
 		*exit = got;
 	return ok;
@@ -189,5 +194,36 @@ bool agent_error_get(const struct agent_frame *frame, uint32_t *code, char *text
 		text[i] = c >= 0x20 && c < 0x7f ? (char)c : '?';
 	}
 	text[n] = 0;
+	return true;
+}
+
+int agent_data_put(struct buffer *b, uint64_t offset, const void *bytes, size_t n)
+{
+	if (n == 0 || n > AGENT_PAYLOAD_MAX - 8)
+		return -EMSGSIZE;
+	uint8_t *to = buffer_reserve(b, AGENT_HEADER_SIZE + 8 + n);
+	if (!to)
+		return -ENOMEM;
+	put_le32(to, (uint32_t)(8 + n));
+	to[4] = AGENT_DATA;
+	to[5] = 0;
+	put_le16(to + 6, 0);
+	put_le64(to + AGENT_HEADER_SIZE, offset);
+	memcpy(to + AGENT_HEADER_SIZE + 8, bytes, n);
+	buffer_commit(b, AGENT_HEADER_SIZE + 8 + n);
+	return 0;
+}
+
+bool agent_data_get(const struct agent_frame *frame, uint64_t *offset, const uint8_t **bytes, size_t *n)
+{
+	if (frame->size <= 8)
+		return false;
+	uint64_t at = get_le64(frame->payload);
+	size_t size = frame->size - 8;
+	if (at > INT64_MAX || size > INT64_MAX - at)
+		return false;
+	*offset = at;
+	*bytes = frame->payload + 8;
+	*n = size;
 	return true;
 }

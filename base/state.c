@@ -22,7 +22,7 @@
 #define HEADER_SIZE 16
 #define PROCESS_SIZE 12
 #define DOOR_SIZE (4 * 4 + 2 * 8 + VM_ENDPOINT_MAX + 32 + 32)
-#define DOORS_AT (8 + 3 * 4 + 8 + 40 + 3 * PROCESS_SIZE + 8 + 8 + 512)
+#define DOORS_AT (8 + 3 * 4 + 8 + 40 + 3 * PROCESS_SIZE + 4 * 8 + 2 * 4 + 64 + 512)
 #define BODY_SIZE (DOORS_AT + VM_DOORS_MAX * DOOR_SIZE)
 
 _Static_assert(HEADER_SIZE + BODY_SIZE <= STATE_SLOT, "a record fits its slot");
@@ -83,7 +83,12 @@ static void encode(uint8_t slot[HEADER_SIZE + BODY_SIZE], const struct vm_state_
 	at = put_process(at, &r->machine);
 	put_le64(at, r->duration_ns);
 	put_le64(at + 8, r->peak_rss);
-	memcpy(at + 16, r->reason, sizeof(r->reason));
+	put_le64(at + 16, r->started_ns);
+	put_le64(at + 24, r->ended_ns);
+	put_le32(at + 32, r->starts);
+	put_le32(at + 36, r->flags);
+	memcpy(at + 40, r->console, sizeof(r->console));
+	memcpy(at + 104, r->reason, sizeof(r->reason));
 	for (size_t i = 0; i < VM_DOORS_MAX; i++)
 		put_door(slot + HEADER_SIZE + DOORS_AT + i * DOOR_SIZE, &r->doors[i]);
 	put_le32(slot, STATE_MAGIC);
@@ -117,7 +122,13 @@ static int decode(const uint8_t *slot, size_t size, struct vm_state_record *r)
 	at = get_process(at, &r->machine);
 	r->duration_ns = get_le64(at);
 	r->peak_rss = get_le64(at + 8);
-	memcpy(r->reason, at + 16, sizeof(r->reason));
+	r->started_ns = get_le64(at + 16);
+	r->ended_ns = get_le64(at + 24);
+	r->starts = get_le32(at + 32);
+	r->flags = get_le32(at + 36);
+	memcpy(r->console, at + 40, sizeof(r->console));
+	r->console[sizeof(r->console) - 1] = 0;
+	memcpy(r->reason, at + 104, sizeof(r->reason));
 	r->reason[sizeof(r->reason) - 1] = 0;
 	for (size_t i = 0; i < VM_DOORS_MAX; i++)
 		get_door(slot + HEADER_SIZE + DOORS_AT + i * DOOR_SIZE, &r->doors[i]);

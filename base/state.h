@@ -15,7 +15,7 @@
 #include <sys/types.h>
 
 #define STATE_MAGIC 0x54534b48u /* "HKST" */
-#define STATE_VERSION 2
+#define STATE_VERSION 3
 #define STATE_SLOT 16384
 
 #define VM_DOORS_MAX 64
@@ -48,7 +48,17 @@ struct vm_door {
 	char alpn[32]; /* TLS: protocols, comma-separated */
 };
 
-enum vm_state { VM_CREATING = 1, VM_STARTING = 2, VM_RUNNING = 3, VM_PAUSED = 4, VM_STOPPED = 5, VM_ERROR = 6 };
+/** CREATING: the record is being made or was never finished. CREATED: it has never run. STARTING: until the agent answers.
+ *  STOPPED: it has run, and can be started again. ERROR: its last start failed before its workload ran, or husk did. */
+enum vm_state {
+	VM_CREATING = 1,
+	VM_STARTING = 2,
+	VM_RUNNING = 3,
+	VM_PAUSED = 4,
+	VM_STOPPED = 5,
+	VM_ERROR = 6,
+	VM_CREATED = 7
+};
 
 /** A process that cannot be mistaken for a later one with the same pid. pid 0: none. */
 struct process_id {
@@ -65,9 +75,15 @@ struct vm_state_record {
 	char boot_id[40]; /* of the host, text */
 	struct process_id supervisor, worker, machine;
 	uint64_t duration_ns, peak_rss;
+	uint64_t started_ns, ended_ns; /* CLOCK_REALTIME of the last start (STARTING) and of its end; 0: never */
+	uint32_t starts; /* how often it was started */
+	uint32_t flags; /* VM_STATE_* */
+	char console[64]; /* path of the pseudo-terminal that is the guest's console, while it runs; "" none */
 	char reason[512];
 	struct vm_door doors[VM_DOORS_MAX]; /* those with an id */
 };
+
+#define VM_STATE_OOM (1u << 0) /* the guest's kernel killed a process of the workload for want of memory */
 
 /** True when kind, port and strings of a door that came from another process are in range (its id is not looked at). */
 bool vm_door_check(const struct vm_door *door);

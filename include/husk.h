@@ -121,7 +121,7 @@ int husk_image_import(struct husk *husk, const char *source, const char *name, c
 /** Check the credentials with the registry and store them in ~/.docker/config.json. */
 int husk_login(struct husk *husk, const char *registry, const char *user, const char *password, struct husk_error *err);
 int husk_logout(struct husk *husk, const char *registry, struct husk_error *err);
-/** Remove what no image refers to: blobs, layers, unfinished downloads. *@report as above. */
+/** Remove what no image refers to: blobs, layers, unfinished downloads. *@report as above. husk_gc() does it, too. */
 int husk_image_gc(struct husk *husk, char **report, struct husk_error *err);
 
 /* ---- kernels ---- */
@@ -206,8 +206,17 @@ enum husk_serial {
 
 /* ---- VMs ---- */
 
-/** A started VM. */
+/** A VM: one that this process has started, or one of the home that it has opened. */
 struct husk_vm;
+
+enum husk_lifetime {
+	/** It ends with its handle, or with this process. The streams are the caller's. */
+	HUSK_LIFETIME_CALLER = 0,
+	/** It belongs to nobody: it is no child of this process, outlives it, and keeps its record, its scratch disk and its logs
+	 *  when it ends, so that it can be started again. Its output goes into its log (husk_vm_logs()); stdin_fd, stdout_fd,
+	 *  stderr_fd, serial_fd and serial_input_fd must be -1, serial HUSK_SERIAL_LOG: its console is a pseudo-terminal. */
+	HUSK_LIFETIME_DETACHED = 1,
+};
 
 /** What to start. husk_vm_config_init() sets the defaults; every pointer may be freed once husk_vm_start() returned.
  *  Lists are NULL-terminated. Whatever a machine cannot meet is refused by husk_vm_start(), never dropped. */
@@ -266,6 +275,11 @@ struct husk_vm_config {
 	int serial_input_fd;              /* INHERIT, CAPTURE: what the guest hears; -1: none */
 	const char *shell;                /* NULL or "full": worker and QEMU get every wall, or the start fails. "degraded":
 	                                   * those that this host allows; what is missing is a notice, and in the VM's JSON */
+	enum husk_lifetime lifetime;
+	bool remove;                      /* DETACHED: its record goes with its end, as of `run --rm`. CALLER: always so */
+	bool open_stdin;                  /* DETACHED: the workload's stdin is a stream that husk_vm_attach_stdin() feeds */
+	uint64_t log_size;                /* DETACHED: bytes of each of the two files of the workload's output, and of the two of
+	                                   * the guest's console; 64 KiB and more; default 16 MiB */
 };
 
 /** A caller's size is its header's, so that a program lives on with a library that knows more fields. */
@@ -313,13 +327,260 @@ struct husk_outcome {
 	char reason[512];     /* one line; empty when the workload ended by itself */
 };
 
-/** Start a VM: pull the image if the policy says so, boot, and return when the agent in the guest has answered; then the
- *  workload is started, and how that went is part of its outcome. The VM lives at most until husk_vm_close() or the end
- *  of this process. A failed start leaves nothing behind; the end of the VM's console is said in notices.
+/** Make a VM and start it: pull the image if the policy says so, boot, and return when the agent in the guest has answered; then
+ *  the workload is started, and how that went is part of its outcome. A VM of lifetime CALLER lives at most until
+ *  husk_vm_close() or the end of this process. A failed start leaves nothing behind; the end of the VM's console is said in
+ *  notices.
  *  Errors: as husk_image_pull(), and -EINVAL and -ERANGE (a value or a combination that cannot work), -EEXIST (the name is
  *  taken), -ENODEV (no machine that can do this; no kernel fetched; no QEMU), -ETIMEDOUT (not ready in time), -EIO (the VM
  *  failed), -ECANCELED; for a door that cannot be opened those of husk_vm_expose(). */
 int husk_vm_start(struct husk *husk, const struct husk_vm_config *config, struct husk_vm **out, struct husk_error *err);
+
+/** Make a VM of lifetime DETACHED and do not start it: the image is pulled if the policy says so, everything is checked as for
+ *  a start, and the record is written. It is `created` then. Errors as husk_vm_start(). */
+int husk_vm_create(struct husk *husk, const struct husk_vm_config *config, struct husk_vm **out, struct husk_error *err);
+/** Open a VM of this home, whoever made it: by id, unique prefix of at least 3 digits, or name. husk_vm_close() lets it be.
+ *  -ENOENT, -ENOTUNIQ, -EPROTO (a record of another version of husk). */
+int husk_vm_open(struct husk *husk, const char *vm, struct husk_vm **out, struct husk_error *err);
+
+/** How to start a VM that exists. husk_boot_options_init() sets the defaults. */
+struct husk_boot_options {
+	size_t size;
+	uint64_t start_timeout_ms; /* 0: as configured */
+	int progress_fd;           /* as in husk_pull_options; default -1 */
+	int cancel_fd;             /* default -1 */
+};
+
+void husk_boot_options_init(struct husk_boot_options *options);
+/** Start a VM that is created, stopped or in error, with its configuration, image and scratch disk, and return when its agent
+ *  has answered. @options may be NULL. A failed start leaves it in error, with the reason. Errors as husk_vm_start(), -EALREADY
+ *  (it runs), -EBUSY (another process starts or removes it just now), -ENOENT (its image was removed). */
+int husk_vm_boot(struct husk_vm *vm, const struct husk_boot_options *options, struct husk_error *err);
+
+enum husk_state {
+	HUSK_STATE_CREATING = 1, /* its record is being made, or making it was interrupted */
+	HUSK_STATE_STARTING = 2, /* its agent has not answered yet */
+	HUSK_STATE_RUNNING = 3,
+	HUSK_STATE_PAUSED = 4,
+	HUSK_STATE_STOPPED = 5, /* it has run; reason says how it ended */
+	HUSK_STATE_ERROR = 6,   /* its last start failed, or husk did; reason says why */
+	HUSK_STATE_CREATED = 7, /* it has never run */
+};
+
+/** What is true of a VM at this moment. Set size before the call. Times are CLOCK_REALTIME nanoseconds, 0: never. */
+struct husk_status {
+	size_t size;
+	enum husk_state state;
+	uint64_t generation;  /* grows with every change of the state */
+	uint64_t changed_ns, started_ns, ended_ns;
+	uint32_t starts;      /* how often it was started */
+	int supervisor_pid, worker_pid, machine_pid; /* 0: none */
+	enum husk_end end;    /* stopped, error; else 0 */
+	int exit_code;        /* as in husk_outcome */
+	bool oom;             /* the guest's kernel killed one of the workload's processes for want of memory */
+	char reason[512];     /* one line */
+	char console[64];     /* path of the pseudo-terminal that is its console; "" none */
+};
+
+/** Read its record. A VM whose supervisor or host has gone is stopped, with that reason. -ENOENT: it was removed. */
+int husk_vm_status(struct husk_vm *vm, struct husk_status *status, struct husk_error *err);
+
+/** All VMs of the home, or with @all false those that are starting, running or paused, newest first, as a JSON array: {id, name,
+ *  image, command, created, state, reason, status, exit_code, ports[]…}. Records that cannot be read are in it, in state error. */
+int husk_vm_list(struct husk *husk, bool all, char **json, struct husk_error *err);
+
+/** Ask the VM to end and wait until it has, at most @grace_ms and what killing takes: first the workload gets its stop signal,
+ *  after half of the time the power button is pressed, at its end the VM is killed. A paused one is resumed. 0 as well when it
+ *  does not run. Works with an agent and a worker that hang. */
+int husk_vm_stop(struct husk_vm *vm, uint64_t grace_ms, struct husk_error *err);
+/** Freeze all its vCPUs, and let them go on. Timeouts of the workload go on meanwhile. -EALREADY, -ESRCH (it does not run),
+ *  -ENOTSUP (the machine cannot), -ETIMEDOUT (10 s). */
+int husk_vm_pause(struct husk_vm *vm, struct husk_error *err);
+int husk_vm_resume(struct husk_vm *vm, struct husk_error *err);
+/** Remove its record with all that belongs to it. @force: kill it first if it runs, else -EBUSY. The handle stays to be
+ *  closed. -ENOENT: somebody else was faster. */
+int husk_vm_remove(struct husk_vm *vm, bool force, struct husk_error *err);
+/** Another name; NULL: none. -EEXIST, -EINVAL; -EBUSY: of lifetime CALLER. */
+int husk_vm_rename(struct husk_vm *vm, const char *name, struct husk_error *err);
+/** Let the guest have @memory bytes from now on, by way of its balloon, and after further starts: 32 MiB to what it was made
+ *  with, which takes the balloon back. The guest may keep more when it needs it. Errors as husk_vm_pause(), -ERANGE. */
+int husk_vm_set_memory(struct husk_vm *vm, uint64_t memory, struct husk_error *err);
+/** Feed the workload's stdin from @fd, a pipe that is read from now on and whose copy this call keeps no hold of. @to_end: its
+ *  end is the end of stdin; else another may be attached later. -EBUSY: one is attached; -ENOTSUP: made without open_stdin;
+ *  -EPIPE: stdin has ended; -ESRCH. */
+int husk_vm_attach_stdin(struct husk_vm *vm, int fd, bool to_end, struct husk_error *err);
+
+enum husk_stream { HUSK_STDOUT = 1, HUSK_STDERR = 2, HUSK_CONSOLE = 3, HUSK_LOST = 4 };
+
+/** A piece of a log, in order. LOST: @n bytes were dropped here, @bytes is NULL. Nonzero ends the reading, which returns it. */
+typedef int husk_log_fn(void *data, enum husk_stream stream, uint64_t time_ns, const void *bytes, size_t n);
+
+/** What of a log to read. husk_log_options_init() sets the defaults: all there is now, of the workload. */
+struct husk_log_options {
+	size_t size;
+	bool boot;         /* the guest's console and husk's own words instead of the workload's output */
+	bool follow;       /* go on until the VM has ended and all is read */
+	bool last_start;   /* only what came since its last start */
+	int64_t tail;      /* so many lines at the end; -1 (default): all */
+	uint64_t since_ns; /* CLOCK_REALTIME; 0 */
+	uint64_t until_ns; /* 0: no end */
+	int64_t timeout_ms; /* of following; -1 (default): none. -ETIMEDOUT */
+	int cancel_fd;     /* readable: -ECANCELED; default -1 */
+};
+
+void husk_log_options_init(struct husk_log_options *options);
+/** Read a VM's log, in the calling thread. A VM of lifetime CALLER has the log of its boot only. */
+int husk_vm_logs(struct husk_vm *vm, const struct husk_log_options *options, husk_log_fn *fn, void *data,
+	struct husk_error *err);
+
+/* ---- running more in a VM ---- */
+
+/** A file that is written in the guest before the first command, by the command's user. */
+struct husk_staged_file {
+	size_t size;
+	const char *path; /* in the guest, absolute or beneath working_dir; its directory exists */
+	const void *data;
+	size_t n;         /* all that goes with one exec, arguments and variables included, is at most 1 MiB */
+	uint32_t mode;    /* 0: 0644 */
+};
+
+void husk_staged_file_init(struct husk_staged_file *file);
+
+/** A piece of output, in the exec's thread; the next one waits for its return, and so does the program once 512 KiB are under
+ *  way. */
+typedef void husk_output_fn(void *data, enum husk_stream stream, const void *bytes, size_t n);
+
+/** What to run. husk_exec_config_init() sets the defaults. Lists are NULL-terminated. */
+struct husk_exec_config {
+	size_t size;
+	const char *const *command;        /* argv; its first word is looked up in the guest's PATH. An argument has at most
+	                                    * 131071 bytes: -E2BIG */
+	const char *const *const *chain;   /* instead: up to 64 commands, NULL-terminated, each run when the one before has exited
+	                                    * with 0, in one round trip and without a shell */
+	const char *const *env;            /* over the workload's: "NAME=value"; a bare "NAME" takes one away */
+	const char *working_dir;           /* NULL: the workload's */
+	const char *user;                  /* "user[:group]"; NULL: the workload's */
+	const char *const *groups;         /* further supplementary groups */
+	bool tty;
+	uint16_t rows, columns;            /* 0: 24x80 */
+	bool detach;                       /* return when it has started; nothing is known of its end. Not with streams, tty, timeout */
+	uint64_t timeout_ms;               /* 0: none; then its process group is killed, and the outcome says timed_out */
+	const struct husk_staged_file *files;
+	size_t n_files;
+	const void *input;                 /* bytes for stdin, or */
+	size_t input_size;
+	int stdin_fd, stdout_fd, stderr_fd; /* as in husk_vm_config; -1: none */
+	husk_output_fn *output;            /* instead of stdout_fd and stderr_fd */
+	void *output_data;
+	size_t collect;                    /* instead of both: keep at most so many bytes of each stream for the outcome; more is
+	                                    * -EMSGSIZE, and the program is killed */
+	int64_t start_timeout_ms;          /* until it has started; default 30000 */
+};
+
+void husk_exec_config_init(struct husk_exec_config *config);
+
+/** How it ended. Set size before the call; free with husk_exec_outcome_free(). */
+struct husk_exec_outcome {
+	size_t size;
+	enum husk_end end;    /* EXITED, SIGNALED, TIMEOUT, NOT_STARTED, GUEST (the VM ended), FAILED */
+	uint32_t value;       /* status or signal */
+	int exit_code;        /* as in husk_outcome */
+	bool timed_out;
+	bool oom;
+	uint32_t step;        /* which command of a chain was the last one that ran, from 0 */
+	uint64_t duration_ns; /* the guest's clock */
+	uint64_t peak_rss;    /* bytes */
+	char reason[512];     /* one line; empty when it ended by itself */
+	void *out, *err;      /* collected, with a NUL behind the last byte; NULL: not asked for */
+	size_t out_size, err_size;
+};
+
+void husk_exec_outcome_free(struct husk_exec_outcome *outcome);
+
+/** A program that was started with husk_exec_start(). */
+struct husk_exec;
+
+/** Run to the end. Errors: -ESRCH (the VM does not run), -EAGAIN (it is paused), -ENOTSUP (it has no agent), -E2BIG, -EINVAL,
+ *  -ETIMEDOUT (the agent does not answer: start_timeout_ms before the start; timeout_ms and 5 s after it), -EPROTO (the agent
+ *  broke the protocol). A command that cannot be run is an outcome. */
+int husk_vm_exec(struct husk_vm *vm, const struct husk_exec_config *config, struct husk_exec_outcome *outcome,
+	struct husk_error *err);
+/** The same in a thread of its own: returns when it has started, or could not be. What @config points to may be freed then, but
+ *  for `input` and output_data, which have to live until husk_exec_wait() has succeeded or husk_exec_close(). */
+int husk_exec_start(struct husk_vm *vm, const struct husk_exec_config *config, struct husk_exec **out, struct husk_error *err);
+/** Readable when husk_exec_wait() has something to say. */
+int husk_exec_fd(const struct husk_exec *exec);
+/** Wait at most @timeout_ms (0, -1 as husk_vm_wait()). Later calls answer the same, but for the collected output, which goes to
+ *  the first. */
+int husk_exec_wait(struct husk_exec *exec, int64_t timeout_ms, struct husk_exec_outcome *outcome, struct husk_error *err);
+int husk_exec_signal(struct husk_exec *exec, int signal_number, struct husk_error *err);
+int husk_exec_resize(struct husk_exec *exec, uint16_t rows, uint16_t columns, struct husk_error *err);
+/** Kill the program with its process group if it still runs, and free. NULL is fine. */
+void husk_exec_close(struct husk_exec *exec);
+
+/* ---- files of a running VM ---- */
+
+/** How to copy. husk_copy_options_init() sets the defaults. */
+struct husk_copy_options {
+	size_t size;
+	const char *user;   /* on whose behalf in the guest, "user[:group]"; NULL: root */
+	bool archive;       /* into the guest: keep the owners, by number; out of it: likewise, where we may */
+	bool follow;        /* a source that is a symbolic link is followed */
+	int64_t timeout_ms; /* in which something has to move; default 30000 */
+	int cancel_fd;      /* readable: -ECANCELED; default -1 */
+	void (*skipped)(void *data, const char *name, const char *why); /* things that are not copied: sockets; out of the guest
+	                                                                   * devices, too. NULL: nobody is told */
+	void *data;
+};
+
+void husk_copy_options_init(struct husk_copy_options *options);
+
+/** Copy a file or a tree from the host into the guest, with modes, times, links and holes. As `docker cp`: when @to is a
+ *  directory it goes into it under its own name; else it becomes @to, whose parent exists; "DIR/." is what is in DIR. @to is
+ *  absolute. @options may be NULL. Errors: -ENOENT, -ENOTDIR, -EACCES …, -ENOSPC of either side, as husk_vm_exec(). */
+int husk_vm_copy_in(struct husk_vm *vm, const char *from, const char *to, const struct husk_copy_options *options,
+	struct husk_error *err);
+/** The other way round. Nothing is written but beneath @to, whatever the guest says; what was written before an error stays. */
+int husk_vm_copy_out(struct husk_vm *vm, const char *from, const char *to, const struct husk_copy_options *options,
+	struct husk_error *err);
+/** The same with a tar archive that is read from, or written to, @fd. @to is a directory. */
+int husk_vm_copy_in_tar(struct husk_vm *vm, int fd, const char *to, const struct husk_copy_options *options,
+	struct husk_error *err);
+int husk_vm_copy_out_tar(struct husk_vm *vm, const char *from, int fd, const struct husk_copy_options *options,
+	struct husk_error *err);
+/** Make or replace the file @path with @n bytes; @mode 0: 0644. */
+int husk_vm_write_file(struct husk_vm *vm, const char *path, const void *data, size_t n, uint32_t mode,
+	const struct husk_copy_options *options, struct husk_error *err);
+/** The file's contents in *@data, malloc'ed, with a NUL behind the last of *@n bytes. -EFBIG: more than @max. -EISDIR. */
+int husk_vm_read_file(struct husk_vm *vm, const char *path, size_t max, void **data, size_t *n,
+	const struct husk_copy_options *options, struct husk_error *err);
+
+/* ---- what happened, and what is left over ---- */
+
+/** One event: a JSON object in one line without newline: {time, event, id, name?, …}; events are created, started, ready, exec,
+ *  paused, resumed, oom, denied, stopped, renamed, updated, removed. Nonzero ends the reading, which returns it. */
+typedef int husk_event_fn(void *data, const char *line);
+
+struct husk_event_options {
+	size_t size;
+	bool follow;
+	uint64_t since_ns, until_ns; /* CLOCK_REALTIME; 0: none */
+	const char *vm;              /* an id, as events have it; NULL: of all */
+	int64_t timeout_ms;          /* of following; -1 (default): none. -ETIMEDOUT */
+	int cancel_fd;               /* default -1 */
+};
+
+void husk_event_options_init(struct husk_event_options *options);
+/** Read the events of the home, in the calling thread. */
+int husk_events(struct husk *husk, const struct husk_event_options *options, husk_event_fn *fn, void *data,
+	struct husk_error *err);
+
+/** Remove every VM that is created, stopped or in error. *@report (may be NULL): a line each. */
+int husk_vm_prune(struct husk *husk, char **report, struct husk_error *err);
+/** Collect what belongs to nothing: records that were being made, runtime directories, scratch files, sockets and names without a
+ *  VM; layers, blobs and downloads without an image; with @images, images that no VM uses. What cannot be read is left, and so
+ *  is everything that it might refer to. *@report (may be NULL): a line for each, with the reason. */
+int husk_gc(struct husk *husk, bool images, char **report, struct husk_error *err);
 
 /** 12 hex digits; valid until husk_vm_close(). */
 const char *husk_vm_id(const struct husk_vm *vm);
@@ -361,9 +622,10 @@ int husk_vm_unexpose(struct husk_vm *vm, const char *endpoint, struct husk_error
 /** The VM as a JSON object: {id, name, image, created, state, reason, pids…, doors[{kind, endpoint, guest_port}], vsock_port,
  *  config{…}…}. config is the configuration in effect, as husk_vm_config_read() takes it. */
 int husk_vm_inspect(struct husk_vm *vm, char **json, struct husk_error *err);
-/** The counters of its doors as a JSON object: {doors[{kind, endpoint, connections, active, waiting, refused, bytes_in,
- *  bytes_out, stages{accept, connect, first_byte, read, write}{count, mean_us, p50_us, p90_us, p99_us}}], total{…}}. Works
- *  with a worker that hangs, and costs the VM nothing. */
+/** What it uses, as a JSON object: {cpu_ns, memory{limit, used, given_back, target}, block{reads, writes, read_bytes,
+ *  write_bytes}, net{in_bytes, out_bytes}, exits, pids} and the counters of its doors: {doors[{kind, endpoint, connections, active,
+ *  waiting, refused, bytes_in, bytes_out, stages{accept, connect, first_byte, read, write}{count, mean_us, p50_us, p90_us,
+ *  p99_us}}], total{…}}. With a worker that hangs they are those of the last time. */
 int husk_vm_stats(struct husk_vm *vm, char **json, struct husk_error *err);
 
 /* The same for a VM of this home that any process started, by id, unique prefix of at least 3 digits, or name.
@@ -373,7 +635,8 @@ int husk_unexpose(struct husk *husk, const char *vm, const char *endpoint, struc
 int husk_inspect(struct husk *husk, const char *vm, char **json, struct husk_error *err);
 int husk_stats(struct husk *husk, const char *vm, char **json, struct husk_error *err);
 
-/** End the VM if it still runs, wait for its processes, remove its record and free it. NULL is fine. */
+/** Free the handle. A VM of lifetime CALLER that this process started is ended first if it still runs, its processes are waited
+ *  for, and its record removed. NULL is fine. */
 void husk_vm_close(struct husk_vm *vm);
 
 /* ---- what this machine can do ---- */

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* agent_client.c - the worker as the agent's client for the VM's main workload (theory of operation: agent_client.h) */
+/* agent_client.c - a client of the agent for one program (theory of operation: agent_client.h) */
 #include "vmm/agent_client.h"
 
 #include "agent/protocol.h"
@@ -49,6 +49,7 @@ struct agent_client {
 	uint32_t size; /* of the terminal, kept until STARTED */
 	int write_error; /* why output was lost, other than that its reader went away; 0: none */
 	struct vm_message outcome;
+	struct agent_exit exit;
 	const struct agent_client_handler *handler;
 	void *data;
 };
@@ -159,6 +160,8 @@ static void output_take(struct output *o, const struct agent_frame *frame)
 		return;
 	}
 	o->window -= frame->size;
+	if (o->fd < 0 && !o->gone && c->handler->output)
+		c->handler->output(c->data, o == &c->output[0] ? 1 : 2, frame->payload, frame->size);
 	if (o->fd >= 0 && o->waiting.size == 0) {
 		n = output_write(o, frame->payload, frame->size);
 		output_handed_on(o, n);
@@ -252,8 +255,10 @@ static void take_exit(struct agent_client *c, const struct agent_frame *frame)
 		broke_protocol(c, "malformed EXIT");
 		return;
 	}
+	c->exit = e;
 	c->outcome.duration_ns = e.duration_ns;
 	c->outcome.peak_rss = e.peak_rss;
+	c->outcome.number = e.flags & AGENT_EXIT_OOM ? VM_STATE_OOM : 0;
 	conclude(c, e.kind == AGENT_EXITED ? VM_END_EXITED : VM_END_SIGNALED, e.value, "%s", "");
 }
 
@@ -458,6 +463,11 @@ void agent_client_close(struct agent_client *c)
 	buffer_free(&c->in);
 	buffer_free(&c->out);
 	free(c);
+}
+
+const struct agent_exit *agent_client_exit(const struct agent_client *c)
+{
+	return &c->exit;
 }
 
 /** Signals and sizes are dropped while the agent does not read: a flood of them must not become memory. */

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * agent_client.h - the worker as the agent's client for the VM's main workload
+ * agent_client.h - a client of the agent for one program: the worker's for the main workload, the library's for execs
  *
  * Theory of operation: one connection carries HELLO and EXEC to the agent and then the workload's three byte streams. What
  * the agent sends is hostile: a frame's size is judged by its header, before its bytes are kept; a stream gets no more
@@ -17,6 +17,7 @@
 #ifndef VMM_AGENT_CLIENT_H
 #define VMM_AGENT_CLIENT_H
 
+#include "agent/protocol.h"
 #include "base/buffer.h"
 #include "base/loop.h"
 #include "vmm/config.h"
@@ -26,6 +27,9 @@ struct agent_client;
 struct agent_client_handler {
 	/** The exec has succeeded. */
 	void (*started)(void *data);
+	/** stdout (1) or stderr (2), of a stream that has no descriptor; all of it is taken. NULL: it is swallowed. The client must
+	 *  not be closed in it. */
+	void (*output)(void *data, int stream, const void *bytes, size_t n);
 	/** The workload has ended and only output remains to be written. */
 	void (*draining)(void *data);
 	/** The last call: kind OUTCOME; end EXITED, SIGNALED or NOT_STARTED, or GUEST when the connection ended without a
@@ -38,6 +42,8 @@ struct agent_client_handler {
 int agent_client_open(struct loop *loop, int fd, const void *exec, size_t exec_size, const int stdio[3],
 	const struct agent_client_handler *handler, void *data, struct agent_client **out, struct husk_error *err);
 void agent_client_close(struct agent_client *client);
+/** What the agent's EXIT said, valid in ended() of an outcome EXITED or SIGNALED. */
+const struct agent_exit *agent_client_exit(const struct agent_client *client);
 
 /** Send a signal to the workload; kept until it has started. */
 void agent_client_signal(struct agent_client *client, unsigned number);

@@ -76,9 +76,24 @@ static const struct entry_rule rules[] = {
 	RULE(VMM_KVM_FD, KIND_FD, kvm_fd),
 	RULE(VMM_SERVICE_FD, KIND_FD, service_fd),
 	RULE(VMM_TLS_PATH, KIND_STRING, tls_path, 4095),
+	RULE(VMM_LOG_SIZE, KIND_U64, log_size),
+	RULE(VMM_CONSOLE_LOG_FD, KIND_FD, console_log_fd[0]),
+	RULE(VMM_CONSOLE_LOG_2_FD, KIND_FD, console_log_fd[1]),
+	RULE(VMM_WORKLOAD_LOG_FD, KIND_FD, workload_log_fd[0]),
+	RULE(VMM_WORKLOAD_LOG_2_FD, KIND_FD, workload_log_fd[1]),
+	RULE(VMM_OPEN_STDIN, KIND_U32, open_stdin),
+	RULE(VMM_STOP_SIGNAL, KIND_U32, stop_signal),
+	RULE(VMM_BALLOON, KIND_U64, balloon),
+	RULE(VMM_NAME, KIND_STRING, name, 128),
+	RULE(VMM_EVENTS_PATH, KIND_STRING, events_path, 4095),
+	RULE(VMM_PTY_FD, KIND_FD, pty_fd),
+	RULE(VMM_PTY_PATH, KIND_STRING, pty_path, 63),
+	RULE(VMM_REMOVER_PATH, KIND_STRING, remover_path, 4095),
+	RULE(VMM_HOME, KIND_STRING, home, 4095),
+	RULE(VMM_RUNTIME_PATH, KIND_STRING, runtime_path, 4095),
 };
 
-_Static_assert(ARRAY_SIZE(rules) <= 40, "VMM_FDS_MAX counts 40 beside those of lists");
+_Static_assert(ARRAY_SIZE(rules) <= 64, "VMM_FDS_MAX counts 64 beside those of lists");
 _Static_assert(sizeof(enum vmm_machine) == sizeof(uint32_t) && sizeof(enum vmm_reach) == sizeof(uint32_t) &&
 		       sizeof(enum vmm_serial) == sizeof(uint32_t),
 	"an enum is read as a u32");
@@ -382,6 +397,8 @@ bool vm_message_check(const struct vm_message *m)
 	static const struct vm_door none;
 	if (!door && memcmp(&m->door, &none, sizeof(none)) != 0)
 		return false;
+	if (m->number && m->kind != VM_MESSAGE_DONE && m->kind != VM_CONTROL_BALLOON && m->kind != VM_MESSAGE_OUTCOME)
+		return false;
 	switch (m->kind) {
 	case VM_CONTROL_EXPOSE:
 		return m->end == VM_END_NONE && m->door.id <= VM_DOORS_MAX && vm_door_check(&m->door);
@@ -397,9 +414,21 @@ bool vm_message_check(const struct vm_message *m)
 	case VM_CONTROL_KILL:
 	case VM_CONTROL_POWER_BUTTON:
 	case VM_CONTROL_RESIZE:
+	case VM_CONTROL_STOP:
+	case VM_CONTROL_PAUSE:
+	case VM_CONTROL_RESUME:
+	case VM_CONTROL_BALLOON:
+	case VM_CONTROL_STATS:
 		return m->end == VM_END_NONE;
+	case VM_MESSAGE_ANSWER:
+		return m->end == VM_END_NONE && m->value < 4096;
+	case VM_MESSAGE_DONE:
+		return m->end == VM_END_NONE && m->value < 4096 && m->number >= VM_CONTROL_PAUSE &&
+		       m->number <= VM_CONTROL_ATTACH;
+	case VM_CONTROL_ATTACH:
+		return m->end == VM_END_NONE && m->value <= 1;
 	case VM_MESSAGE_OUTCOME:
-		return end_check(m);
+		return end_check(m) && m->number <= VM_STATE_OOM;
 	case VM_CONTROL_SIGNAL:
 		return m->end == VM_END_NONE && m->value >= 1 && m->value <= 64;
 	default:

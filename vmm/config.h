@@ -31,7 +31,8 @@ enum vmm_machine { VMM_MACHINE_QEMU = 1, VMM_MACHINE_KVM = 2 };
 /** Which ports of the host a guest program reaches. */
 enum vmm_reach { VMM_REACH_ANY = 0, VMM_REACH_NONE = 1, VMM_REACH_ONE = 2 };
 
-enum vmm_serial { VMM_SERIAL_LOG = 0, VMM_SERIAL_INHERIT = 1, VMM_SERIAL_CAPTURE = 2 };
+/** PTY: as INHERIT, but what the terminal does not take at once is dropped: nobody may be there. */
+enum vmm_serial { VMM_SERIAL_LOG = 0, VMM_SERIAL_INHERIT = 1, VMM_SERIAL_CAPTURE = 2, VMM_SERIAL_PTY = 3 };
 
 enum vmm_tag {
 	VMM_ID = 1, /* string: 12 hex digits */
@@ -71,6 +72,25 @@ enum vmm_tag {
 	VMM_WALLS =
 		37, /* u32: the walls around worker and QEMU (vmm/jail/jail.h); absent: all that go with our rights */
 	VMM_KVM_FD = 38, /* u32: /dev/kvm, `kvm` machine only */
+	/* of a VM that lives on without its caller; logs: base/record_log.h */
+	VMM_LOG_SIZE = 50, /* u64: most bytes of each file of the two logs */
+	VMM_CONSOLE_LOG_FD =
+		51, /* u32: the guest's console; absent: it goes to VMM_LOG_FD, as far as console.h has it */
+	VMM_CONSOLE_LOG_2_FD = 43,
+	VMM_WORKLOAD_LOG_FD =
+		52, /* u32: stdout and stderr of the workload, which then has no VMM_STDOUT_FD, VMM_STDERR_FD */
+	VMM_WORKLOAD_LOG_2_FD = 44,
+	VMM_OPEN_STDIN = 53, /* u32: 1: the workload's stdin is a stream, which ATTACH feeds; not with VMM_STDIN_FD */
+	VMM_STOP_SIGNAL = 54, /* u32: what STOP sends to the workload; supervisor only */
+	VMM_BALLOON = 55, /* u64 bytes: the balloon's target from READY on; 0: none */
+	VMM_NAME = 56, /* string: the VM's name, for events; supervisor only, as are the following */
+	VMM_EVENTS_PATH = 57, /* string: the home's file of events (base/event.h); absent: none are told */
+	VMM_PTY_FD = 58, /* u32: PTY: the terminal's slave, held open so that the master never sees a hang-up */
+	VMM_PTY_PATH = 59, /* string: PTY: its path, for the state */
+	VMM_REMOVER_PATH =
+		60, /* string: absolute path of husk-remove, which the supervisor becomes at the end; absent: none */
+	VMM_HOME = 61, /* string: its first argument; the second is VMM_ID, the third the runtime's root */
+	VMM_RUNTIME_PATH = 62,
 	/* only in the worker's envelope, put there by the supervisor */
 	VMM_MEMORY_FD = 40, /* u32: guest RAM, a sealed memfd */
 	VMM_QMP_FD = 41, /* u32 */
@@ -133,6 +153,11 @@ struct vmm_config {
 	enum vmm_serial serial;
 	int serial_out_fd, serial_in_fd, hvc_fd;
 	int memory_fd, qmp_fd, supervisor_fd, console_fd, exec_socket_fd, vsock_socket_fd, dial_fd;
+	uint64_t log_size, balloon;
+	int console_log_fd[2], workload_log_fd[2]; /* both or none of a pair */
+	uint32_t open_stdin, stop_signal;
+	char *name, *events_path, *pty_path, *remover_path, *home, *runtime_path;
+	int pty_fd;
 	int device_fd[VMM_DEVICES_MAX]; /* owned */
 	size_t n_devices;
 };
@@ -147,7 +172,7 @@ static inline size_t vmm_config_devices(const struct vmm_config *config)
 int vmm_config_read(int fd, struct vmm_config *config, struct husk_error *err);
 void vmm_config_free(struct vmm_config *config);
 
-#define VMM_FDS_MAX (VMM_LAYERS_MAX + VMM_DISKS_MAX + VMM_DEVICES_MAX + VMM_DOOR_FDS * VM_DOORS_MAX + 40)
+#define VMM_FDS_MAX (VMM_LAYERS_MAX + VMM_DISKS_MAX + VMM_DEVICES_MAX + VMM_DOOR_FDS * VM_DOORS_MAX + 64)
 /** Every descriptor that @config owns into @fds; how many. */
 size_t vmm_config_fds(const struct vmm_config *config, int fds[VMM_FDS_MAX]);
 
@@ -161,6 +186,11 @@ enum vm_message_kind {
 	VM_MESSAGE_DRAINING =
 		4, /* worker to supervisor only: the workload has ended, its output is still being written */
 	VM_MESSAGE_EXPOSED = 5, /* answer to EXPOSE and UNEXPOSE: value 0 or a positive errno, door, text says why */
+	VM_MESSAGE_ANSWER =
+		6, /* answer to every other request on supervisor.sock: value 0 or a positive errno, text says why */
+	VM_MESSAGE_DONE =
+		7, /* worker to supervisor: answer to PAUSE, RESUME, BALLOON, STATS and ATTACH; value, text as ANSWER's,
+				number: the request's kind */
 	VM_CONTROL_SIGNAL = 16, /* value: signal number, to the workload */
 	VM_CONTROL_RESIZE = 17, /* value: rows << 16 | columns */
 	VM_CONTROL_KILL = 18, /* caller to supervisor: end the VM now */
@@ -168,6 +198,18 @@ enum vm_message_kind {
 				   supervisor.sock, and from there to the worker with the listening socket alone */
 	VM_CONTROL_UNEXPOSE = 20, /* door.id, or with id 0 its endpoint */
 	VM_CONTROL_POWER_BUTTON = 21, /* press it */
+	/* over supervisor.sock, as are SIGNAL, RESIZE, KILL and POWER_BUTTON; each answered with one ANSWER */
+	VM_CONTROL_STOP =
+		22, /* value: milliseconds: ask the workload by its stop signal, halfway press the power button, at the
+				 end kill the VM. Answered at once; a later STOP that gives less time counts */
+	VM_CONTROL_PAUSE = 23, /* answered when the vCPUs stand still; -EALREADY when they do */
+	VM_CONTROL_RESUME = 24, /* likewise */
+	VM_CONTROL_BALLOON = 25, /* number: bytes that the guest is to give back in all */
+	VM_CONTROL_STATS = 26, /* bring the VM's counters up to date */
+	VM_CONTROL_ATTACH =
+		27, /* with one descriptor, the reading end of a pipe: the workload's stdin from now on. value 1: its
+				   end is the end of the workload's stdin; 0: another may be attached. -EBUSY while there is one,
+				   -ENOTSUP without VMM_OPEN_STDIN, -EPIPE when stdin has ended */
 };
 
 /** How a VM ended, and why: the reason is what tells a guest's doing from husk's. */
@@ -197,6 +239,7 @@ struct vm_message {
 	uint64_t boot_ns; /* READY: worker start to the agent's READY */
 	uint64_t duration_ns; /* OUTCOME: of the workload */
 	uint64_t peak_rss; /* OUTCOME: of the workload, bytes */
+	uint64_t number; /* BALLOON, DONE; OUTCOME: VM_STATE_* flags; 0 otherwise */
 	char text[VM_MESSAGE_TEXT]; /* NUL-terminated, printable */
 	struct vm_door door; /* EXPOSE, UNEXPOSE, EXPOSED; zero otherwise */
 };

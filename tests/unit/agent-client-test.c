@@ -39,7 +39,7 @@ static void on_ended(void *data, const struct vm_message *outcome)
 	agent_client_close(steal_pointer(&b->client));
 }
 
-static const struct agent_client_handler handler = {on_started, on_draining, on_ended};
+static const struct agent_client_handler handler = {.started = on_started, .draining = on_draining, .ended = on_ended};
 
 static void bench_open(struct bench *b)
 {

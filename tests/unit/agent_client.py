@@ -120,7 +120,7 @@ class Exec(Connection):
             assert stream == 0
             self.window += struct.unpack("<I", payload)[0]
         elif kind == EXIT:
-            self.exit = struct.unpack("<IIQQ", payload)
+            self.exit = struct.unpack("<IIQQII", payload)
             return False
         else:
             raise AssertionError(f"frame {kind:#x}")
