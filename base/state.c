@@ -222,6 +222,7 @@ const char *vm_state_name(uint32_t state)
 		[VM_PAUSED] = "paused",
 		[VM_STOPPED] = "stopped",
 		[VM_ERROR] = "error",
+		[VM_CREATED] = "created",
 	};
 	return state < ARRAY_SIZE(names) && names[state] ? names[state] : "unknown";
 }

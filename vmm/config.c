@@ -408,6 +408,7 @@ bool vm_message_check(const struct vm_message *m)
 	case VM_MESSAGE_EXPOSED:
 		return m->end == VM_END_NONE && m->door.id <= VM_DOORS_MAX && m->value < 4096 &&
 		       (!m->door.kind || vm_door_check(&m->door));
+	case VM_MESSAGE_BEGUN:
 	case VM_MESSAGE_READY:
 	case VM_MESSAGE_STARTED:
 	case VM_MESSAGE_DRAINING:

@@ -191,6 +191,7 @@ enum vm_message_kind {
 	VM_MESSAGE_DONE =
 		7, /* worker to supervisor: answer to PAUSE, RESUME, BALLOON, STATS and ATTACH; value, text as ANSWER's,
 				number: the request's kind */
+	VM_MESSAGE_BEGUN = 8, /* supervisor to caller, the first one: the state on disk names this supervisor */
 	VM_CONTROL_SIGNAL = 16, /* value: signal number, to the workload */
 	VM_CONTROL_RESIZE = 17, /* value: rows << 16 | columns */
 	VM_CONTROL_KILL = 18, /* caller to supervisor: end the VM now */

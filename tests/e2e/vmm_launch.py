@@ -15,7 +15,7 @@ import zlib
 VMM_MAGIC, VMM_VERSION = 0x434D5648, 1
 (ID, MACHINE, MEMORY, CPUS, QEMU_PATH, CMDLINE, KERNEL, INITRD, LAYER, SCRATCH, RUNTIME, STATE, LOG, CALLER, CONTROL, STDIN,
  STDOUT, STDERR, EXEC, START_TIMEOUT_MS, TIMEOUT_MS, LIFETIME) = range(1, 23)
-READY, STARTED, OUTCOME = 1, 2, 3
+READY, STARTED, OUTCOME, BEGUN = 1, 2, 3, 8
 SIGNAL, RESIZE, KILL, POWER_BUTTON = 16, 17, 18, 21
 ENDS = {1: "exited", 2: "signaled", 3: "timeout", 4: "not started", 5: "start timeout", 6: "guest", 7: "machine",
         8: "worker", 9: "supervisor", 10: "caller", 11: "killed", 12: "failed"}
@@ -53,7 +53,7 @@ class Message:
         self.at = time.monotonic()
 
     def __repr__(self):
-        return "<%s %s %d %r>" % ({1: "READY", 2: "STARTED", 3: "OUTCOME"}[self.kind], ENDS.get(self.end), self.value,
+        return "<%s %s %d %r>" % ({1: "READY", 2: "STARTED", 3: "OUTCOME", 8: "BEGUN"}[self.kind], ENDS.get(self.end), self.value,
                                   self.text)
 
 

@@ -27,7 +27,7 @@
 #define TIMEOUT_MARGIN_MS 3000 /* over the workload's timeout, which the worker enforces */
 #define DRAIN_MAX 64
 
-static void tell_caller(struct supervisor *s, const struct vm_message *message)
+void life_tell_caller(struct supervisor *s, const struct vm_message *message)
 {
 	if (s->config.caller_fd >= 0)
 		(void)vm_message_send(s->config.caller_fd, message); /* a caller that does not read misses it */
@@ -39,7 +39,7 @@ static void conclude(struct supervisor *s, const struct vm_message *outcome)
 	if (s->outcome.kind)
 		return;
 	s->outcome = *outcome;
-	tell_caller(s, outcome);
+	life_tell_caller(s, outcome);
 	loop_stop(&s->loop);
 }
 
@@ -61,7 +61,7 @@ static void tell_ready(struct supervisor *s)
 {
 	if (!s->ready.kind || doors_opening(s))
 		return;
-	tell_caller(s, &s->ready);
+	life_tell_caller(s, &s->ready);
 	s->ready.kind = 0;
 }
 
@@ -82,7 +82,7 @@ static void take_message(struct supervisor *s, const struct vm_message *m)
 			return;
 		s->started = true;
 		loop_timer_set(&s->deadline, s->config.timeout_ms ? s->config.timeout_ms + TIMEOUT_MARGIN_MS : 0);
-		tell_caller(s, m);
+		life_tell_caller(s, m);
 		return;
 	case VM_MESSAGE_DRAINING:
 		s->draining = true;

@@ -42,6 +42,16 @@ void supervisor_save(struct supervisor *s, enum vm_state state)
 		supervisor_log(s, "%s", err.message);
 }
 
+/** The first generation of this supervisor. Without it nobody could find the VM, so here a failure is one of the start. */
+static int begin_record(struct supervisor *s, struct husk_error *err)
+{
+	s->record.state = VM_STARTING;
+	int rc = s->config.state_fd >= 0 ? state_write(s->config.state_fd, &s->record, err) : 0;
+	if (rc == 0)
+		life_tell_caller(s, &(struct vm_message){.kind = VM_MESSAGE_BEGUN});
+	return rc;
+}
+
 /** What the record says of an outcome. */
 static void record_reason(struct supervisor *s)
 {
@@ -109,7 +119,7 @@ static void let_go(struct vmm_config *c)
 static int start(struct supervisor *s, struct husk_error *err)
 {
 	int rc = doors_take(s, err);
-	supervisor_save(s, VM_CREATING);
+	rc = rc < 0 ? rc : begin_record(s, err);
 	rc = rc < 0 ? rc : prepare(s, err);
 	rc = rc < 0 ? rc : sockets_open(s, err);
 	if (rc == 0)

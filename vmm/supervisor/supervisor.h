@@ -90,6 +90,8 @@ void supervisor_save(struct supervisor *s, enum vm_state state);
 int life_prepare(struct supervisor *s, struct husk_error *err);
 /** Watch the children, which have been started. */
 int life_watch(struct supervisor *s, struct husk_error *err);
+/** Tell the caller, if there is one; one that does not read misses it. */
+void life_tell_caller(struct supervisor *s, const struct vm_message *message);
 /** The VM ends, for this reason; the first one counts. */
 __attribute__((format(printf, 4, 5))) void life_end(
 	struct supervisor *s, enum vm_end why, uint32_t value, const char *format, ...);
