@@ -9,6 +9,7 @@
 #include "agent/protocol.h"
 
 #include "base/bytes.h"
+#include "base/tlv.h"
 
 #include <stdarg.h>
 #include <stdio.h>
@@ -185,7 +186,9 @@ bool agent_error_get(const struct agent_frame *frame, uint32_t *code, char *text
 		return false;
 	uint32_t got = get_le32(frame->payload);
 	size_t size = frame->size - 4;
-	if (got < AGENT_ERROR_PROTOCOL || got > AGENT_ERROR_UNSUPPORTED || memchr(frame->payload + 4, 0, size))
+	bool known = got >= AGENT_ERROR_PROTOCOL && got <= AGENT_ERROR_UNSUPPORTED;
+	bool number = got > AGENT_ERROR_ERRNO && got <= AGENT_ERROR_ERRNO + AGENT_ERRNO_MAX;
+	if ((!known && !number) || memchr(frame->payload + 4, 0, size))
 		return false;
 	*code = got;
 	size_t n = size < room - 1 ? size : room - 1;
@@ -226,4 +229,157 @@ bool agent_data_get(const struct agent_frame *frame, uint64_t *offset, const uin
 	*bytes = frame->payload + 8;
 	*n = size;
 	return true;
+}
+
+/* ---- trees ---- */
+
+#define DEVICE_MAJOR_MAX 0xfffu /* MINORBITS is 20 (Linux, include/linux/kdev_t.h) */
+#define DEVICE_MINOR_MAX 0xfffffu
+
+/** A path below the root: components that are names, and nothing that leads elsewhere. */
+static bool is_name(const char *path)
+{
+	for (;;) {
+		size_t n = strcspn(path, "/");
+		if (n == 0 || (n == 1 && path[0] == '.') || (n == 2 && path[0] == '.' && path[1] == '.'))
+			return false;
+		if (!path[n])
+			return true;
+		path += n + 1;
+	}
+}
+
+static bool is_device(enum agent_entry_type type)
+{
+	return type == AGENT_CHARACTER || type == AGENT_BLOCK;
+}
+
+static bool is_link(enum agent_entry_type type)
+{
+	return type == AGENT_SYMLINK || type == AGENT_HARDLINK;
+}
+
+/** Do the fields of @e go together? @found: bit n for tag n, of those that came. */
+static bool entry_fits(const struct agent_entry *e, uint32_t found)
+{
+	const uint32_t always = 1u << AGENT_ENTRY_NAME | 1u << AGENT_ENTRY_TYPE;
+
+	if ((found & always) != always || e->type < AGENT_FILE || e->type > AGENT_SOCKET || e->mode > 07777)
+		return false;
+	if ((e->name[0] && !is_name(e->name)) || (e->type == AGENT_HARDLINK && (!e->name[0] || !is_name(e->link))))
+		return false;
+	if (!(found & 1u << AGENT_ENTRY_LINK) != !is_link(e->type) || !e->link[0] != !is_link(e->type))
+		return false;
+	if (!(found & 1u << AGENT_ENTRY_DEVICE) != !is_device(e->type) || e->device >> 32 > DEVICE_MAJOR_MAX ||
+		(uint32_t)e->device > DEVICE_MINOR_MAX)
+		return false;
+	return e->size <= INT64_MAX && (e->type == AGENT_FILE || !(found & 1u << AGENT_ENTRY_SIZE));
+}
+
+/** The tags that an entry of @type has. */
+static uint32_t tags_of(enum agent_entry_type type)
+{
+	uint32_t tags = 1u << AGENT_ENTRY_NAME | 1u << AGENT_ENTRY_TYPE | 1u << AGENT_ENTRY_MODE |
+			1u << AGENT_ENTRY_UID | 1u << AGENT_ENTRY_GID | 1u << AGENT_ENTRY_MTIME;
+	if (type == AGENT_FILE)
+		tags |= 1u << AGENT_ENTRY_SIZE;
+	if (is_link(type))
+		tags |= 1u << AGENT_ENTRY_LINK;
+	if (is_device(type))
+		tags |= 1u << AGENT_ENTRY_DEVICE;
+	return tags;
+}
+
+static int put_entries(struct buffer *b, const struct agent_entry *e, uint32_t tags)
+{
+	int rc = tlv_put_string(b, AGENT_ENTRY_NAME, e->name);
+	rc = rc < 0 ? rc : tlv_put_u32(b, AGENT_ENTRY_TYPE, e->type);
+	rc = rc < 0 ? rc : tlv_put_u32(b, AGENT_ENTRY_MODE, e->mode);
+	rc = rc < 0 ? rc : tlv_put_u32(b, AGENT_ENTRY_UID, e->uid);
+	rc = rc < 0 ? rc : tlv_put_u32(b, AGENT_ENTRY_GID, e->gid);
+	rc = rc < 0 ? rc : tlv_put_u64(b, AGENT_ENTRY_MTIME, (uint64_t)e->mtime_ns);
+	if (rc == 0 && tags & 1u << AGENT_ENTRY_SIZE)
+		rc = tlv_put_u64(b, AGENT_ENTRY_SIZE, e->size);
+	if (rc == 0 && tags & 1u << AGENT_ENTRY_LINK)
+		rc = tlv_put_string(b, AGENT_ENTRY_LINK, e->link);
+	if (rc == 0 && tags & 1u << AGENT_ENTRY_DEVICE)
+		rc = tlv_put_u64(b, AGENT_ENTRY_DEVICE, e->device);
+	return rc;
+}
+
+int agent_entry_put(struct buffer *b, const struct agent_entry *entry)
+{
+	uint32_t tags = tags_of(entry->type);
+	size_t before = b->size;
+
+	if (!entry_fits(entry, tags))
+		return -EINVAL;
+	int rc = agent_frame_put(b, AGENT_ENTRY, 0, NULL, 0);
+	rc = rc < 0 ? rc : put_entries(b, entry, tags);
+	if (rc < 0)
+		b->size = before;
+	else
+		put_le32(buffer_bytes(b) + before, (uint32_t)(b->size - before - AGENT_HEADER_SIZE));
+	return rc;
+}
+
+static bool get_text(const struct tlv *tlv, char to[AGENT_NAME_MAX + 1])
+{
+	if (tlv->size > AGENT_NAME_MAX || (tlv->size && memchr(tlv->value, 0, tlv->size)))
+		return false;
+	if (tlv->size)
+		memcpy(to, tlv->value, tlv->size);
+	to[tlv->size] = 0;
+	return true;
+}
+
+static bool get_entry(const struct tlv *tlv, struct agent_entry *e)
+{
+	uint64_t wide;
+	uint32_t type;
+
+	switch (tlv->tag) {
+	case AGENT_ENTRY_NAME:
+		return get_text(tlv, e->name);
+	case AGENT_ENTRY_LINK:
+		return get_text(tlv, e->link);
+	case AGENT_ENTRY_TYPE:
+		if (!tlv_u32(tlv, &type) || type > AGENT_SOCKET)
+			return false;
+		e->type = (enum agent_entry_type)type;
+		return true;
+	case AGENT_ENTRY_MODE:
+		return tlv_u32(tlv, &e->mode);
+	case AGENT_ENTRY_UID:
+		return tlv_u32(tlv, &e->uid);
+	case AGENT_ENTRY_GID:
+		return tlv_u32(tlv, &e->gid);
+	case AGENT_ENTRY_MTIME:
+		if (!tlv_u64(tlv, &wide))
+			return false;
+		e->mtime_ns = (int64_t)wide;
+		return true;
+	case AGENT_ENTRY_SIZE:
+		return tlv_u64(tlv, &e->size);
+	case AGENT_ENTRY_DEVICE:
+		return tlv_u64(tlv, &e->device);
+	default:
+		return false;
+	}
+}
+
+bool agent_entry_get(const struct agent_frame *frame, struct agent_entry *entry)
+{
+	struct tlv_reader reader;
+	struct tlv tlv;
+	uint32_t found = 0;
+
+	*entry = (struct agent_entry){.device = 0};
+	tlv_start(&reader, frame->payload, frame->size);
+	while (tlv_next(&reader, &tlv)) {
+		if (tlv.tag > AGENT_ENTRY_DEVICE || found & 1u << tlv.tag || !get_entry(&tlv, entry))
+			return false;
+		found |= 1u << tlv.tag;
+	}
+	return !reader.broken && entry_fits(entry, found);
 }

@@ -53,7 +53,7 @@
 #include <stdint.h>
 
 #define AGENT_PORT 1028
-#define AGENT_VERSION 1
+#define AGENT_VERSION 2
 #define AGENT_HEADER_SIZE 8
 #define AGENT_PAYLOAD_MAX (1u << 20)
 #define AGENT_WINDOW (512u << 10) /* bytes per stream in flight */
@@ -105,7 +105,10 @@ enum agent_error {
 	AGENT_ERROR_REFUSED = 9, /* FORWARD: nobody listens on the port, or it refuses */
 	AGENT_ERROR_UNSUPPORTED =
 		10, /* LISTENERS: this kernel cannot tell (no cgroup BPF); every request of a VM without agent */
+	AGENT_ERROR_ERRNO =
+		64, /* PUT, GET and EXEC's FILE: from 65 up it is 64 + Linux's errno, 1 to AGENT_ERRNO_MAX */
 };
+#define AGENT_ERRNO_MAX 4095
 
 enum agent_ready_tag {
 	AGENT_READY_BOOT_NS = 1, /* u64: CLOCK_BOOTTIME when ready */
@@ -171,7 +174,8 @@ enum agent_tree_tag {
 #define AGENT_TREE_FLAG_OWNER (1u << 0) /* PUT: the entries' UID and GID count; else things belong to the user */
 #define AGENT_TREE_FLAG_FOLLOW (1u << 1) /* GET: a root that is a symbolic link is followed */
 
-/** ENTRY's entries, each at most once; NAME and TYPE always. */
+/** ENTRY's entries, each at most once; NAME and TYPE always, LINK with the types that have one and DEVICE with devices, SIZE
+ *  with files only. MODE, UID, GID, MTIME and SIZE that are not there are 0. */
 enum agent_entry_tag {
 	AGENT_ENTRY_NAME =
 		1, /* relative to the root, "a/b"; no empty, "." or ".." component, at most 4095 bytes; the root: "" */
@@ -180,9 +184,9 @@ enum agent_entry_tag {
 	AGENT_ENTRY_UID = 4, /* u32 */
 	AGENT_ENTRY_GID = 5, /* u32 */
 	AGENT_ENTRY_MTIME = 6, /* u64: nanoseconds since 1970, two's complement */
-	AGENT_ENTRY_SIZE = 7, /* u64, of a file */
-	AGENT_ENTRY_LINK = 8, /* SYMLINK: what it says, 1 to 4095 bytes; HARDLINK: the NAME of a file before it */
-	AGENT_ENTRY_DEVICE = 9, /* u64: major << 32 | minor */
+	AGENT_ENTRY_SIZE = 7, /* u64, of a file, at most INT64_MAX */
+	AGENT_ENTRY_LINK = 8, /* SYMLINK: what it says, 1 to 4095 bytes; HARDLINK: the NAME of one before it */
+	AGENT_ENTRY_DEVICE = 9, /* u64: major << 32 | minor, of 12 and 20 bits as Linux has them */
 };
 enum agent_entry_type {
 	AGENT_FILE = 1,
@@ -235,6 +239,7 @@ int agent_resize_put(struct buffer *b, uint16_t rows, uint16_t columns);
 int agent_forward_put(struct buffer *b, uint16_t port);
 int agent_listening_put(struct buffer *b, const struct agent_listener *listeners, size_t n);
 int agent_exit_put(struct buffer *b, const struct agent_exit *exit);
+/** -EINVAL for what agent_entry_get() would refuse. */
 int agent_entry_put(struct buffer *b, const struct agent_entry *entry);
 /** @n: 1 to AGENT_PAYLOAD_MAX - 8. */
 int agent_data_put(struct buffer *b, uint64_t offset, const void *bytes, size_t n);
@@ -249,6 +254,7 @@ bool agent_forward_get(const struct agent_frame *frame, uint16_t *port);
 /** *@n holds the room in @listeners (at most AGENT_LISTENERS_MAX are ever sent), then how many there are. */
 bool agent_listening_get(const struct agent_frame *frame, struct agent_listener *listeners, size_t *n);
 bool agent_exit_get(const struct agent_frame *frame, struct agent_exit *exit);
+/** What is in *@entry when this is false means nothing. */
 bool agent_entry_get(const struct agent_frame *frame, struct agent_entry *entry);
 /** *@bytes lies in the frame; offset + *@n does not overflow and is at most INT64_MAX. */
 bool agent_data_get(const struct agent_frame *frame, uint64_t *offset, const uint8_t **bytes, size_t *n);

@@ -117,7 +117,7 @@ def check_nobody_listens(s):
 def check_flapping(s):
     """A listener that comes and goes, every 100 ms: each client is served or closed, and none hangs."""
     with connect(str(s.home_exec)) as agent:
-        agent.sendall(lib.frame(lib.HELLO, struct.pack("<I", 1)) + lib.frame(lib.EXEC, b"".join(
+        agent.sendall(lib.HELLO_FRAME + lib.frame(lib.EXEC, b"".join(
             lib.tlv(lib.EXEC_ARG, a) for a in ("/bin/peer", "relisten", "7100", "100"))))
         while lib.read_frame(agent)[0] != lib.STDOUT:
             pass

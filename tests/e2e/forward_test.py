@@ -17,7 +17,6 @@ from lib import equal, ok
 
 MEG = 1 << 20
 PATTERN = bytes(i % 251 for i in range(65536))  # what tests/e2e/guest/tcp.c sends
-HELLO = lib.frame(lib.HELLO, struct.pack("<I", 1))
 RESET = struct.pack("ii", 1, 0)  # SO_LINGER
 
 
@@ -82,7 +81,7 @@ class Guest:
             sock.connect(f"/proc/self/fd/{folder}/{os.path.basename(path)}")
         finally:
             os.close(folder)
-        sock.sendall(HELLO)
+        sock.sendall(lib.HELLO_FRAME)
         return sock
 
     def ask(self, port, behind=b""):

@@ -406,14 +406,18 @@ class Home:
 
 # ---- agent frames, from docs/agent-protocol.md ----
 
-HELLO, READY, EXEC, SYNC, LISTENERS, FORWARD, POWER = 0x01, 0x02, 0x10, 0x13, 0x15, 0x16, 0x17
+AGENT_VERSION = 2
+HELLO, READY, EXEC, PUT, GET, SYNC, LISTENERS, FORWARD, POWER = 0x01, 0x02, 0x10, 0x11, 0x12, 0x13, 0x15, 0x16, 0x17
 STDIN, STDOUT, STDERR, EOF, RESIZE, SIGNAL, STARTED, EXIT, ERROR, OK, WINDOW, LISTENING = range(0x30, 0x3c)
-EXEC_FLAGS, EXEC_ARG, EXEC_ENV, EXEC_CWD, EXEC_USER, EXEC_GROUP, EXEC_WINDOW = range(1, 8)
-FLAG_MAIN, FLAG_TTY, FLAG_STDIN, FLAG_INIT = 1, 2, 4, 8
+EXEC_FLAGS, EXEC_ARG, EXEC_ENV, EXEC_CWD, EXEC_USER, EXEC_GROUP, EXEC_WINDOW, EXEC_TIMEOUT, EXEC_FILE, EXEC_NEXT = range(1, 11)
+FLAG_MAIN, FLAG_TTY, FLAG_STDIN, FLAG_INIT, FLAG_SYNC, FLAG_DETACH = 1, 2, 4, 8, 16, 32
 
 
 def frame(kind, payload=b"", stream=0):
     return struct.pack("<IBBH", len(payload), kind, stream, 0) + payload
+
+
+HELLO_FRAME = frame(HELLO, struct.pack("<I", AGENT_VERSION))  # how each end begins
 
 
 def tlv(tag, value):
@@ -448,7 +452,7 @@ def agent_exec(sock, arguments, stdin=None, flags=0, entries=b""):
     """One EXEC over a connected socket: {status, signal, out, err, error}."""
     flags |= FLAG_STDIN if stdin is not None else 0
     request = tlv(EXEC_FLAGS, flags) + b"".join(tlv(EXEC_ARG, a) for a in arguments) + entries
-    sock.sendall(frame(HELLO, struct.pack("<I", 1)) + frame(EXEC, request))
+    sock.sendall(HELLO_FRAME + frame(EXEC, request))
     if stdin is not None:  # small enough for the window
         sock.sendall((frame(STDIN, stdin) if stdin else b"") + frame(EOF, stream=0))
     result = {"out": b"", "err": b"", "status": None, "signal": None, "error": None, "kinds": []}

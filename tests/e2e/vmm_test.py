@@ -22,7 +22,7 @@ from vmm_launch import (CMDLINE_DEFAULT, KILL, POWER_BUTTON, READY, SIGNAL, STAR
 
 HUSK_VMM = str(lib.TOP / "build" / "vmm" / "husk-vmm")
 HUSK_INIT = str(lib.TOP / "build" / "guest" / "husk-init")
-HELLO = struct.pack("<IBBHI", 4, 1, 0, 0, 1)
+HELLO = lib.HELLO_FRAME
 
 
 class Bench:

@@ -125,7 +125,7 @@ def exec_door(home):
         result = lib.agent_exec(sock, ["x"], entries=lib.tlv(lib.EXEC_USER, "who-is-this"))
     ok(result["error"] and result["error"][0] == 6, "an unknown user: ERROR 6", result)
     with connect(path) as sock:
-        sock.sendall(lib.frame(lib.HELLO, struct.pack("<I", 1)) + lib.frame(lib.SYNC))
+        sock.sendall(lib.HELLO_FRAME + lib.frame(lib.SYNC))
         kinds = []
         while got := lib.read_frame(sock):
             kinds.append(got[0])
@@ -133,7 +133,7 @@ def exec_door(home):
                 break
     ok(lib.OK in kinds, "SYNC is answered", kinds)
     with connect(path) as sock:
-        sock.sendall(lib.frame(lib.HELLO, struct.pack("<I", 1)) + lib.frame(lib.EXEC, lib.tlv(lib.EXEC_FLAGS, lib.FLAG_TTY)
+        sock.sendall(lib.HELLO_FRAME + lib.frame(lib.EXEC, lib.tlv(lib.EXEC_FLAGS, lib.FLAG_TTY)
                      + lib.tlv(lib.EXEC_WINDOW, 50 << 16 | 132) + lib.tlv(lib.EXEC_ARG, "/bin/stty") + lib.tlv(lib.EXEC_ARG, "size")))
         out = b""
         while got := lib.read_frame(sock):
@@ -142,7 +142,7 @@ def exec_door(home):
                 break
     equal(out, b"50 132\r\n", "an exec with a terminal")
     # Hostile bytes: each ends its own connection and nothing else.
-    hello = lib.frame(lib.HELLO, struct.pack("<I", 1))
+    hello = lib.HELLO_FRAME
     for data, what in ((b"\xff" * 64, "garbage"), (struct.pack("<IBBH", 1 << 30, 0x10, 0, 0), "a frame of 1 GiB"),
                        (lib.frame(lib.HELLO, struct.pack("<I", 99)), "another version"), (hello + lib.frame(0x7f), "an unknown type"),
                        (hello + lib.frame(lib.EXEC, b"\x01\x02"), "a broken EXEC"), (hello + lib.frame(lib.STDIN, b"x"), "STDIN first"),

@@ -142,7 +142,7 @@ def test_protocol(a):
 
     same(answer(frame(0x77)), 1, "an unknown request is refused and the connection ends")
     same(answer(frame(STDIN, b"x")), 1, "a stream without a request is refused")
-    same(answer(frame(HELLO, struct.pack("<I", 1))), 1, "a second HELLO is refused")
+    same(answer(HELLO_FRAME), 1, "a second HELLO is refused")
     same(answer(frame(HELLO, struct.pack("<I", 9)), hello=False), 2, "another version is refused")
     same(answer(frame(SYNC), hello=False), 1, "a request without HELLO is refused")
     same(answer(struct.pack("<IBBH", 1 << 24, EXEC, 0, 0)), 1, "a frame over the limit is refused")
@@ -510,7 +510,7 @@ def test_forward_backlog(a):
     service.sendall(b"x")
     check(read_some(host, 1) == b"x" and time.monotonic() - begun < 3, "a connect that hangs holds up nobody")
     c = Connection(a.path, hello=False)
-    c.send(frame(HELLO, struct.pack("<I", 1)) + frame(FORWARD, struct.pack("<HH", port, 0)))
+    c.send(HELLO_FRAME + frame(FORWARD, struct.pack("<HH", port, 0)))
     c.close()  # gives up while it hangs
     for thread in threads:
         thread.join()
@@ -570,7 +570,7 @@ def read_ends(sock):
     """Has the agent closed without a word?"""
     sock.settimeout(10)
     with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-        sock.sendall(frame(HELLO, struct.pack("<I", 1)))
+        sock.sendall(HELLO_FRAME)
         return sock.recv(100) == b""
     return True
 

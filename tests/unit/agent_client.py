@@ -4,14 +4,18 @@ import ipaddress
 import socket
 import struct
 
-HELLO, READY, EXEC, SYNC, LISTENERS, FORWARD, POWER, RESCAN = 0x01, 0x02, 0x10, 0x13, 0x15, 0x16, 0x17, 0x18
+HELLO, READY, EXEC, PUT, GET, SYNC, LISTENERS, FORWARD, POWER, RESCAN = 1, 2, 0x10, 0x11, 0x12, 0x13, 0x15, 0x16, 0x17, 0x18
 STDIN, STDOUT, STDERR, EOF, RESIZE, SIGNAL, STARTED, EXIT, ERROR, OK, WINDOW, LISTENING, RESCANNED = range(0x30, 0x3D)
-MAIN, TTY, WITH_STDIN, INIT = 1, 2, 4, 8
+MAIN, TTY, WITH_STDIN, INIT, SYNCED, DETACH = 1, 2, 4, 8, 16, 32
+VERSION = struct.pack("<I", 2)
 WINDOW_SIZE = 512 << 10
 
 
 def frame(kind, payload=b"", stream=0):
     return struct.pack("<IBBH", len(payload), kind, stream, 0) + payload
+
+
+HELLO_FRAME = frame(HELLO, VERSION)
 
 
 def entry(tag, value):
@@ -37,9 +41,9 @@ class Connection:
         self.sock.settimeout(15)
         self.pending = b""
         if hello:
-            self.send(frame(HELLO, struct.pack("<I", 1)))
+            self.send(HELLO_FRAME)
             kind, _, payload = self.receive()
-            assert kind == HELLO and payload == struct.pack("<I", 1), (kind, payload)
+            assert kind == HELLO and payload == VERSION, (kind, payload)
 
     def send(self, data):
         self.sock.sendall(data)
@@ -181,9 +185,9 @@ class Listeners(Connection):
 def forward(path, port, behind=b""):
     """A socket that is one to the guest's TCP @port. @behind: bytes sent right behind the request."""
     c = Connection(path, hello=False)
-    c.send(frame(HELLO, struct.pack("<I", 1)) + frame(FORWARD, struct.pack("<HH", port, 0)) + behind)
+    c.send(HELLO_FRAME + frame(FORWARD, struct.pack("<HH", port, 0)) + behind)
     kind, _, payload = c.receive()
-    assert kind == HELLO and payload == struct.pack("<I", 1), (kind, payload)
+    assert kind == HELLO and payload == VERSION, (kind, payload)
     try:
         got = c.answer()
     except Refused:

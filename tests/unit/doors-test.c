@@ -690,8 +690,8 @@ static void test_standbys_lost(void)
 /** An agent that says anything but HELLO on a standby. */
 static void test_standbys_lied_to(void)
 {
-	static const uint8_t lies[][13] = {{4, 0, 0, 0, AGENT_HELLO, 0, 0, 0, 2}, {4, 0, 0, 0, AGENT_OK, 0, 0, 0, 1},
-		{0xff, 0xff, 0xff, 0xff, 1, 2, 3, 4}, {4, 0, 0, 0, AGENT_HELLO, 0, 0, 0, 1, 0, 0, 0, 7}};
+	static const uint8_t lies[][13] = {{4, 0, 0, 0, AGENT_HELLO, 0, 0, 0, AGENT_VERSION + 1}, {4, 0, 0, 0, AGENT_OK, 0, 0, 0, AGENT_VERSION},
+		{0xff, 0xff, 0xff, 0xff, 1, 2, 3, 4}, {4, 0, 0, 0, AGENT_HELLO, 0, 0, 0, AGENT_VERSION, 0, 0, 0, 7}};
 	for (unsigned i = 0; i < ARRAY_SIZE(lies); i++) {
 		rig.standbys = 2;
 		rig_start(RIG_WAIT_MS);

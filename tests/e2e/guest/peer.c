@@ -424,7 +424,7 @@ static int connect_agent(const char *where)
 {
 	const char *colon = strrchr(where, ':');
 	unsigned port = (unsigned)atoi(colon + 1);
-	const unsigned char ask[] = {4, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0, 4, 0, 0, 0, 0x16, 0, 0, 0, port & 255, port >> 8, 0, 0};
+	const unsigned char ask[] = {4, 0, 0, 0, 1, 0, 0, 0, 2, 0, 0, 0, 4, 0, 0, 0, 0x16, 0, 0, 0, port & 255, port >> 8, 0, 0};
 	unsigned char answer[20];
 	int fd = connect_unix(where, (size_t)(colon - where));
 	if (write(fd, ask, sizeof(ask)) != sizeof(ask) || recv(fd, answer, sizeof(answer), MSG_WAITALL) != sizeof(answer) ||

@@ -107,7 +107,7 @@ static void relay(int fd)
 
 static int knock(int fd)
 {
-	static const unsigned char hello[] = {4, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0};
+	static const unsigned char hello[] = {4, 0, 0, 0, 1, 0, 0, 0, 2, 0, 0, 0};
 	static const unsigned char exec[] = {10, 0, 0, 0, 0x10, 0, 0, 0, 2, 0, 0, 0, 2, 0, 0, 0, 'i', 'd'};
 	unsigned char answer[256];
 	signal(SIGPIPE, SIG_IGN);
