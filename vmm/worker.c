@@ -27,7 +27,7 @@ void worker_log(struct worker *w, const char *format, ...)
 	va_list args;
 
 	va_start(args, format);
-	vmm_log(w->config.log_fd, "worker", format, args);
+	vmm_log(w->config.log_fd, "husk-vmm worker", format, args);
 	va_end(args);
 }
 

@@ -29,7 +29,7 @@ void supervisor_log(struct supervisor *s, const char *format, ...)
 	va_list args;
 
 	va_start(args, format);
-	vmm_log(s->config.log_fd, "supervisor", format, args);
+	vmm_log(s->config.log_fd, "husk-vmm supervisor", format, args);
 	va_end(args);
 }
 
