@@ -280,8 +280,15 @@ static int check_config(const struct vmm_config *c, struct husk_error *err)
 		return error_set(err, -EINVAL, "unknown machine kind %u", (unsigned)c->machine);
 	if (c->memory == 0 || c->memory % (1u << 20) || c->memory > 1ull << 46)
 		return error_set(err, -EINVAL, "the VM's memory is not a multiple of 1 MiB in range");
-	if (c->reach > VMM_REACH_ONE || c->serial > VMM_SERIAL_CAPTURE)
+	if (c->reach > VMM_REACH_ONE || c->serial > VMM_SERIAL_PTY)
 		return error_set(err, -EINVAL, "the VM's vsock policy or its serial sink is unknown");
+	for (int i = 0; i < 2; i++) {
+		const int *pair = i ? c->workload_log_fd : c->console_log_fd;
+		if ((pair[0] >= 0) != (pair[1] >= 0))
+			return error_set(err, -EINVAL, "a log has one file of two");
+	}
+	if (c->open_stdin > 1 || c->stop_signal > 64)
+		return error_set(err, -EINVAL, "the VM's stdin or stop signal is unknown");
 	if (c->cpus < 1 || c->cpus > 255)
 		return error_set(err, -EINVAL, "the VM's number of CPUs is not 1 to 255");
 	return 0;

@@ -38,8 +38,8 @@ int vm_message_receive_fds(int fd, struct vm_message *message, int *fds, size_t 
 		close(fds[--*n_fds]);
 	*n_fds = 0;
 	/* Its descriptors could not be taken, as when none is left here; who sent it waits for an answer all the same. */
-	if (n == -EPROTO && wanted && got.message.kind == VM_CONTROL_EXPOSE && !got.beyond &&
-		vm_message_check(&got.message)) {
+	bool with_fds = got.message.kind == VM_CONTROL_EXPOSE || got.message.kind == VM_CONTROL_ATTACH;
+	if (n == -EPROTO && wanted && with_fds && !got.beyond && vm_message_check(&got.message)) {
 		*message = got.message;
 		return 1;
 	}

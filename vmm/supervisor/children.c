@@ -95,6 +95,20 @@ static void pass_as(struct passing *p, enum vmm_tag tag, int fd)
 		tlv_put_u32(&p->envelope, tag, (uint32_t)number);
 }
 
+/** What a VM that lives on has. */
+static void fill_lasting(struct passing *p, const struct vmm_config *c)
+{
+	struct buffer *b = &p->envelope;
+
+	tlv_put_u64(b, VMM_LOG_SIZE, c->log_size);
+	pass_as(p, VMM_CONSOLE_LOG_FD, c->console_log_fd[0]);
+	pass_as(p, VMM_CONSOLE_LOG_2_FD, c->console_log_fd[1]);
+	pass_as(p, VMM_WORKLOAD_LOG_FD, c->workload_log_fd[0]);
+	pass_as(p, VMM_WORKLOAD_LOG_2_FD, c->workload_log_fd[1]);
+	tlv_put_u32(b, VMM_OPEN_STDIN, c->open_stdin);
+	tlv_put_u64(b, VMM_BALLOON, c->balloon);
+}
+
 static void fill_envelope(struct passing *p, const struct supervisor *s, const struct wiring *w, int channel)
 {
 	const struct vmm_config *c = &s->config;
@@ -129,6 +143,7 @@ static void fill_envelope(struct passing *p, const struct supervisor *s, const s
 	pass_as(p, VMM_STATS_FD, c->stats_fd);
 	for (int i = 0; i < 3; i++)
 		pass_as(p, VMM_STDIN_FD + i, c->stdio_fd[i]);
+	fill_lasting(p, c);
 	pass_as(p, VMM_MEMORY_FD, w->memory);
 	pass_as(p, VMM_QMP_FD, w->link[LINK_QMP][0]);
 	for (size_t i = 0; i < VMM_DEVICES_MAX; i++)
@@ -261,7 +276,7 @@ static int start_qemu(struct supervisor *s, const struct wiring *w, struct husk_
 
 	if (pipe2(errors, O_CLOEXEC | O_NONBLOCK) < 0)
 		return error_errno(err, "make a pipe");
-	s->errors = errors[0];
+	s->errors.fd = errors[0];
 	CLEANUP_FD int theirs = errors[1];
 	fd_set_nonblocking(theirs, false);
 	rc = qemu_argv_make(&start, &argv, err);
@@ -326,38 +341,4 @@ void child_fate(const struct child *c, char *out, size_t room)
 			WTERMSIG(c->status) == SIGSYS ? " (a system call that its filter forbids)" : "");
 	else
 		snprintf(out, room, "%s exited with status %d", c->name, WEXITSTATUS(c->status));
-}
-
-/** Keep the last line that is not empty, printable. */
-static void keep_last_line(struct supervisor *s, const char *bytes, size_t n)
-{
-	size_t size = strlen(s->last_line);
-
-	for (size_t i = 0; i < n; i++) {
-		if (bytes[i] == '\n') {
-			s->line_over = true;
-			continue;
-		}
-		if (s->line_over)
-			size = 0;
-		s->line_over = false;
-		if (size < sizeof(s->last_line) - 1)
-			s->last_line[size++] = bytes[i] >= 0x20 && bytes[i] <= 0x7e ? bytes[i] : '?';
-		s->last_line[size] = 0;
-	}
-}
-
-bool children_read_errors(struct supervisor *s)
-{
-	char bytes[4096];
-
-	ssize_t n = read(s->errors, bytes, sizeof(bytes));
-	if (n < 0 && (errno == EAGAIN || errno == EINTR))
-		return true;
-	if (n <= 0)
-		return false;
-	if (s->config.log_fd >= 0)
-		(void)fd_write_all(s->config.log_fd, bytes, (size_t)n);
-	keep_last_line(s, bytes, (size_t)n);
-	return true;
 }

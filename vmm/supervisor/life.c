@@ -140,15 +140,15 @@ static void end_machine(struct supervisor *s)
 {
 	char fate[128];
 
-	for (int i = 0; s->errors >= 0 && i < DRAIN_MAX && children_read_errors(s); i++)
-		;
-	if (WIFEXITED(s->machine.status) && WEXITSTATUS(s->machine.status) == JAIL_EXIT && s->last_line[0]) {
-		life_end(s, VM_END_FAILED, 0, "%s", s->last_line); /* it never became QEMU */
+	errors_drain(s);
+	const char *last = errors_last(s);
+	if (WIFEXITED(s->machine.status) && WEXITSTATUS(s->machine.status) == JAIL_EXIT && last[0]) {
+		life_end(s, VM_END_FAILED, 0, "%s", last); /* it never became QEMU */
 		return;
 	}
 	child_fate(&s->machine, fate, sizeof(fate));
-	bool said = s->last_line[0] && !WIFSIGNALED(s->machine.status);
-	life_end(s, VM_END_MACHINE, 0, "%s%s%s", fate, said ? ": " : "", said ? s->last_line : "");
+	bool said = last[0] && !WIFSIGNALED(s->machine.status);
+	life_end(s, VM_END_MACHINE, 0, "%s%s%s", fate, said ? ": " : "", said ? last : "");
 }
 
 static void on_machine(struct loop_watch *watch, uint32_t events)
@@ -228,7 +228,7 @@ static void on_errors(struct loop_watch *watch, uint32_t events)
 	struct supervisor *s = CONTAINER_OF(watch, struct supervisor, errors_watch);
 
 	(void)events;
-	if (!children_read_errors(s))
+	if (!errors_read(s))
 		loop_remove(&s->loop, watch);
 }
 
@@ -272,7 +272,7 @@ int life_watch(struct supervisor *s, struct husk_error *err)
 		rc = loop_add(&s->loop, &s->machine.watch, s->machine.pidfd, EPOLLIN, on_machine, err);
 	if (rc == 0)
 		rc = loop_add(&s->loop, &s->channel_watch, s->channel, EPOLLIN, on_channel, err);
-	if (rc == 0 && s->errors >= 0)
-		rc = loop_add(&s->loop, &s->errors_watch, s->errors, EPOLLIN, on_errors, err);
+	if (rc == 0 && s->errors.fd >= 0)
+		rc = loop_add(&s->loop, &s->errors_watch, s->errors.fd, EPOLLIN, on_errors, err);
 	return rc;
 }

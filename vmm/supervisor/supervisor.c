@@ -22,7 +22,6 @@
 #include <sys/resource.h>
 
 #define START_TIMEOUT_MS 60000
-#define DRAIN_MAX 64
 
 void supervisor_log(struct supervisor *s, const char *format, ...)
 {
@@ -30,6 +29,15 @@ void supervisor_log(struct supervisor *s, const char *format, ...)
 
 	va_start(args, format);
 	vmm_log(s->config.log_fd, "husk-vmm supervisor", format, args);
+	va_end(args);
+}
+
+void supervisor_log_as(struct supervisor *s, const char *who, const char *format, ...)
+{
+	va_list args;
+
+	va_start(args, format);
+	vmm_log(s->config.log_fd, who, format, args);
 	va_end(args);
 }
 
@@ -73,8 +81,7 @@ static void finish(struct supervisor *s)
 	service_close(s);
 	doors_end(s);
 	children_end(s);
-	for (int i = 0; s->errors >= 0 && i < DRAIN_MAX && children_read_errors(s); i++)
-		;
+	errors_drain(s);
 	for (size_t i = 0; i < ARRAY_SIZE(doors) && s->config.runtime_fd >= 0; i++)
 		(void)unlinkat(s->config.runtime_fd, doors[i], 0);
 	s->record.end = s->outcome.end;
@@ -106,7 +113,8 @@ static void let_go(struct vmm_config *c)
 {
 	int *fds[] = {&c->kernel_fd, &c->initrd_fd, &c->scratch_fd, &c->control_fd, &c->stdio_fd[0], &c->stdio_fd[1],
 		&c->stdio_fd[2], &c->serial_out_fd, &c->serial_in_fd,
-		&c->stats_fd, &c->kvm_fd, &c->exec_socket_fd, &c->vsock_socket_fd, &c->dial_fd};
+		&c->stats_fd, &c->kvm_fd, &c->exec_socket_fd, &c->vsock_socket_fd, &c->dial_fd,
+		&c->console_log_fd[0], &c->console_log_fd[1], &c->workload_log_fd[0], &c->workload_log_fd[1]};
 
 	for (size_t i = 0; i < ARRAY_SIZE(fds); i++)
 		cleanup_fd(fds[i]), *fds[i] = -1;
@@ -159,7 +167,7 @@ int supervisor_run(int fd)
 	*s = (struct supervisor){.worker = {.name = "the worker", .pidfd = -1},
 		.machine = {.name = "QEMU", .pidfd = -1},
 		.channel = -1,
-		.errors = -1};
+		.errors = {.fd = -1}};
 	prctl(PR_SET_NAME, "husk-supervisor");
 	setrlimit(RLIMIT_CORE, &(struct rlimit){0, 0}); /* guest memory must not end up in a core file */
 	if (vmm_config_read(fd, &s->config, &err) < 0) {

@@ -4,7 +4,7 @@
  *
  * Rooms: supervisor.c begins and ends, life.c decides what ends the VM and keeps the caller informed, children.c starts worker
  * and QEMU and tells how they died, sockets.c is what the worker cannot do itself, doors.c keeps the doors and their paths, tls.c the husk-tls of each TLS door, service.c
- * takes requests on supervisor.sock.
+ * takes requests on supervisor.sock, errors.c what QEMU says on its stderr.
  */
 #ifndef VMM_SUPERVISOR_SUPERVISOR_H
 #define VMM_SUPERVISOR_SUPERVISOR_H
@@ -15,7 +15,7 @@
 
 #include <sys/types.h>
 
-#define CHILD_LAST_LINE 200
+#define ERROR_LINE 400
 #define SERVICE_CLIENTS 16
 
 /** A child process. pid 0: not started, or reaped. */
@@ -26,6 +26,15 @@ struct child {
 	struct loop_watch watch;
 	bool dead;
 	int status; /* of waitpid(), once dead */
+};
+
+/** QEMU's stderr. */
+struct child_errors {
+	int fd; /* read end of the pipe, owned */
+	char line[ERROR_LINE + 1]; /* under way */
+	size_t n;
+	char last[ERROR_LINE + 1]; /* the last whole one that was not empty */
+	unsigned logged; /* bytes */
 };
 
 struct supervisor;
@@ -66,9 +75,7 @@ struct supervisor {
 	struct vm_state_record record;
 	struct child worker, machine;
 	int channel; /* SOCK_SEQPACKET to the worker, non-blocking, owned */
-	int errors; /* read end of QEMU's stderr, owned */
-	char last_line[CHILD_LAST_LINE]; /* of QEMU's stderr */
-	bool line_over; /* its newline has come */
+	struct child_errors errors;
 	struct loop_watch dial_watch; /* where the worker asks for connections */
 	struct loop_watch channel_watch, caller_watch, signal_watch, errors_watch;
 	struct loop_watch deadline; /* start timeout; then the workload's with a margin */
@@ -83,6 +90,9 @@ struct supervisor {
 /** Run the supervisor whose envelope is descriptor @fd; the process's exit status. */
 int supervisor_run(int fd);
 __attribute__((format(printf, 2, 3))) void supervisor_log(struct supervisor *s, const char *format, ...);
+/** A line of @who's. */
+__attribute__((format(printf, 3, 4))) void supervisor_log_as(
+	struct supervisor *s, const char *who, const char *format, ...);
 /** Write the record with @state. */
 void supervisor_save(struct supervisor *s, enum vm_state state);
 
@@ -104,8 +114,13 @@ void children_end(struct supervisor *s);
 bool child_reap(struct child *child);
 /** "the worker was killed by signal 9", "QEMU exited with status 1". */
 void child_fate(const struct child *child, char *out, size_t room);
-/** Read QEMU's stderr into the log and keep its last line. False once it has ended. */
-bool children_read_errors(struct supervisor *s);
+
+/** Read some of QEMU's stderr into the log. False once it has ended. */
+bool errors_read(struct supervisor *s);
+/** Read what there is. */
+void errors_drain(struct supervisor *s);
+/** The last line of it that was not empty, or "". */
+const char *errors_last(struct supervisor *s);
 
 /** Make the sockets of the runtime directory, which becomes the working directory, and serve the worker there. */
 int sockets_open(struct supervisor *s, struct husk_error *err);
