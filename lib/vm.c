@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* vm.c - VMs in the public API: arguments in, outcomes out; the work is the engine's */
-#include "agent/protocol.h"
 #include "base/cleanup.h"
 #include "engine/config_json.h"
 #include "engine/live.h"
@@ -137,27 +136,6 @@ int husk_vm_fd(const struct husk_vm *vm)
 	return vm->epoll;
 }
 
-/** Docker's exit statuses. */
-static int exit_code(const struct vm_message *outcome)
-{
-	switch (outcome->end) {
-	case VM_END_EXITED:
-		return (int)(outcome->value & 255);
-	case VM_END_SIGNALED:
-		return 128 + (int)(outcome->value & 127);
-	case VM_END_TIMEOUT:
-		return 124;
-	case VM_END_NOT_STARTED:
-		return outcome->value == AGENT_ERROR_NOT_EXECUTABLE ? 126
-		       : outcome->value == AGENT_ERROR_NOT_FOUND    ? 127
-								    : 125;
-	case VM_END_KILLED:
-		return 137;
-	default:
-		return 125;
-	}
-}
-
 int husk_vm_wait(struct husk_vm *vm, int64_t timeout_ms, struct husk_outcome *outcome, struct husk_error *err)
 {
 	int rc = live_wait(vm, timeout_ms, err);
@@ -171,7 +149,7 @@ int husk_vm_wait(struct husk_vm *vm, int64_t timeout_ms, struct husk_outcome *ou
 		.size = size,
 		.end = (enum husk_end)message->end,
 		.value = message->value,
-		.exit_code = exit_code(message),
+		.exit_code = vm_end_exit_code(message->end, message->value),
 		.duration_ns = message->duration_ns,
 		.peak_rss = message->peak_rss,
 	};

@@ -376,6 +376,45 @@ void vmm_config_free(struct vmm_config *config)
 	config_init(config);
 }
 
+const char *vm_end_name(uint32_t end)
+{
+	static const char *const names[] = {
+		[VM_END_NONE] = "none",
+		[VM_END_EXITED] = "exited",
+		[VM_END_SIGNALED] = "signaled",
+		[VM_END_TIMEOUT] = "timeout",
+		[VM_END_NOT_STARTED] = "not_started",
+		[VM_END_START_TIMEOUT] = "start_timeout",
+		[VM_END_GUEST] = "guest",
+		[VM_END_MACHINE] = "machine",
+		[VM_END_WORKER] = "worker",
+		[VM_END_SUPERVISOR] = "supervisor",
+		[VM_END_CALLER] = "caller",
+		[VM_END_KILLED] = "killed",
+		[VM_END_FAILED] = "failed",
+	};
+
+	return end < ARRAY_SIZE(names) ? names[end] : "unknown";
+}
+
+int vm_end_exit_code(uint32_t end, uint32_t value)
+{
+	switch (end) {
+	case VM_END_EXITED:
+		return (int)(value & 255);
+	case VM_END_SIGNALED:
+		return 128 + (int)(value & 127);
+	case VM_END_TIMEOUT:
+		return 124;
+	case VM_END_NOT_STARTED:
+		return value == AGENT_ERROR_NOT_EXECUTABLE ? 126 : value == AGENT_ERROR_NOT_FOUND ? 127 : 125;
+	case VM_END_KILLED:
+		return 137;
+	default:
+		return 125;
+	}
+}
+
 /** A worker's word about a workload is held to the ranges that a process can have. */
 static bool end_check(const struct vm_message *m)
 {

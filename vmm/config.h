@@ -230,6 +230,11 @@ enum vm_end {
 	VM_END_FAILED = 12, /* husk failed: message says what */
 };
 
+/** "exited", "not_started", …; "unknown". */
+const char *vm_end_name(uint32_t end);
+/** Docker's exit statuses: the workload's own, 128 + signal, 124 timeout, 126 not executable, 127 not found, 137 killed, 125. */
+int vm_end_exit_code(uint32_t end, uint32_t value);
+
 #define VM_MESSAGE_TEXT 512
 
 struct vm_message {

@@ -67,7 +67,8 @@ static bool allows(enum vmm_reach reach, uint32_t port, uint32_t asked)
 	return reach == VMM_REACH_ANY || (reach == VMM_REACH_ONE && asked == port);
 }
 
-int dial_answer(int channel, enum vmm_reach reach, uint32_t port)
+int dial_answer(
+	int channel, enum vmm_reach reach, uint32_t port, void (*denied)(void *data, uint32_t asked), void *data)
 {
 	struct {
 		struct dial dial;
@@ -82,10 +83,13 @@ int dial_answer(int channel, enum vmm_reach reach, uint32_t port)
 			return -ECONNRESET;
 		if (n != sizeof(got.dial))
 			continue; /* no question of our worker's */
-		CLEANUP_FD int fd = allows(reach, port, got.dial.port) ? connect_out(got.dial.port) : -ECONNREFUSED;
+		bool allowed = allows(reach, port, got.dial.port);
+		CLEANUP_FD int fd = allowed ? connect_out(got.dial.port) : -ECONNREFUSED;
 		got.dial.code = fd < 0 ? fd : 0;
 		/* A worker that does not take its answers goes without. */
 		(void)fd_send(channel, &got.dial, sizeof(got.dial), &fd, fd >= 0 ? 1 : 0);
+		if (!allowed)
+			denied(data, got.dial.port);
 	}
 	return 0;
 }

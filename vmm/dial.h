@@ -26,8 +26,9 @@ struct dial {
 /** The worker's side: a non-blocking descriptor connected to vsock.sock_@port, or a negative errno. */
 int dial_ask(int channel, uint32_t port);
 /** The supervisor's: answer what has been asked on @channel (non-blocking) with sockets of the working directory, and no more
- *  than a few at a time; what @reach, with @port, does not allow is refused. 0, or a negative errno once the other end is
- *  gone. */
-int dial_answer(int channel, enum vmm_reach reach, uint32_t port);
+ *  than a few at a time; what @reach, with @port, does not allow is refused, and @denied told of it. 0, or a negative errno once
+ *  the other end is gone. */
+int dial_answer(
+	int channel, enum vmm_reach reach, uint32_t port, void (*denied)(void *data, uint32_t asked), void *data);
 
 #endif

@@ -19,7 +19,7 @@ READY, STARTED, OUTCOME, BEGUN = 1, 2, 3, 8
 SIGNAL, RESIZE, KILL, POWER_BUTTON = 16, 17, 18, 21
 ENDS = {1: "exited", 2: "signaled", 3: "timeout", 4: "not started", 5: "start timeout", 6: "guest", 7: "machine",
         8: "worker", 9: "supervisor", 10: "caller", 11: "killed", 12: "failed"}
-MESSAGE = struct.Struct("=IIIIQQQ512s 208x")  # and no door
+MESSAGE = struct.Struct("=IIIIQQQQ512s 208x")  # and no door
 CMDLINE_DEFAULT = ("console=ttyS0 quiet panic=-1 mitigations=off no_timer_check tsc=reliable nokaslr i8042.noaux "
                    "i8042.nomux i8042.nopnp i8042.dumbkbd 8250.nr_uarts=1 cryptomgr.notests")
 
@@ -48,7 +48,8 @@ def exec_payload(argv, flags=1, env=()):
 
 class Message:
     def __init__(self, data):
-        self.kind, self.end, self.value, _, self.boot_ns, self.duration_ns, self.peak_rss, text = MESSAGE.unpack(data)
+        self.kind, self.end, self.value, _, self.boot_ns, self.duration_ns, self.peak_rss, self.number, text = \
+            MESSAGE.unpack(data)
         self.text = text.split(b"\0")[0].decode()
         self.at = time.monotonic()
 
@@ -136,7 +137,7 @@ class VM:
         return self.outcome
 
     def tell(self, kind, value=0, on_caller=False):
-        data = MESSAGE.pack(kind, 0, value, 0, 0, 0, 0, b"")
+        data = MESSAGE.pack(kind, 0, value, 0, 0, 0, 0, 0, b"")
         (self.caller if on_caller else self.control).send(data)
 
     def state(self):

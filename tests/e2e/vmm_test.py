@@ -203,7 +203,8 @@ def test_kills(home):
         took = time.monotonic() - begin
         ok(o and o.end == end and o.text == words, "kill -9 of the %s is named" % victim, (o, vm.log()[-500:]))
         ok(wait_gone(pids.values()), "and leaves no process (%.0f ms)" % (took * 1000), pids)
-        ok(vm.state().get("reason") == words, "and the record says so", vm.state())
+        lost = "worker lost: " if victim == "worker" else ""
+        ok(vm.state().get("reason") == lost + words, "and the record says so", vm.state())
     vm = bench.vm("sleep", "100")
     vm.wait_for(STARTED)
     pids = vm.pids()

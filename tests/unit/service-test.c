@@ -35,7 +35,7 @@ static void on_channel(struct loop_watch *watch, uint32_t events)
 	struct vm_message m;
 	(void)watch;
 	if (events & EPOLLOUT)
-		doors_flush(&s);
+		channel_flush(&s);
 	if (vm_message_receive(s.channel, &m) == 1 && m.kind == VM_MESSAGE_EXPOSED)
 		doors_answered(&s, &m);
 }
@@ -218,7 +218,7 @@ static void test_malformed(void)
 	size_t before = open_fds();
 	CLEANUP_FD int fd = listen_at("e.sock", SOCK_STREAM);
 	with_id.door.id = 5;
-	kind.kind = VM_CONTROL_KILL;
+	kind.kind = VM_MESSAGE_READY;
 	memset(&kind.door, 0, sizeof(kind.door));
 	tls.door.kind = VM_DOOR_TLS;
 	snprintf(tls.door.inner, sizeof(tls.door.inner), "inner");
@@ -277,7 +277,7 @@ static void test_limits(void)
 	turn();
 	turn();
 	unexpose(client[SERVICE_CLIENTS], "none");
-	CHECK(!answered(client[SERVICE_CLIENTS], &m), "the 17th client waits");
+	CHECK(!answered(client[SERVICE_CLIENTS], &m), "the 65th client waits");
 	close(client[0]);
 	turn();
 	CHECK(answered(client[SERVICE_CLIENTS], &m) && m.value == ENOENT, "until another one goes");
@@ -419,7 +419,7 @@ static void test_start(void)
 	s.config.doors = given;
 	s.config.n_doors = 2;
 	CHECK(doors_take(&s, &err) == 0 && doors_opening(&s), "doors of the start are being opened");
-	doors_flush(&s);
+	channel_flush(&s);
 	CHECK(told(&m, &fd) && fd && m.door.id == 3 && told(&m, &fd) && fd && m.door.id == 4, "the worker gets both");
 	answer(3, 0, NULL);
 	CHECK(doors_opening(&s) && !s.outcome.kind, "one is open, the start waits for the other");

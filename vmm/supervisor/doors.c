@@ -102,7 +102,7 @@ void door_shut(struct supervised_door *d)
 	d->unsent = d->at_worker;
 	save(d);
 	tls_end(d);
-	doors_flush(d->supervisor);
+	channel_flush(d->supervisor);
 	door_settle(d);
 }
 
@@ -198,7 +198,7 @@ static int tell_worker(struct supervised_door *d)
 	return 0;
 }
 
-void doors_flush(struct supervisor *s)
+bool doors_flush(struct supervisor *s)
 {
 	bool full = false;
 
@@ -212,8 +212,7 @@ void doors_flush(struct supervisor *s)
 		if (d->phase == DOOR_OPENING)
 			fail_because(d, rc, strerror(-rc));
 	}
-	if (s->channel_watch.added)
-		loop_modify(&s->loop, &s->channel_watch, full ? EPOLLIN | EPOLLOUT : EPOLLIN);
+	return full;
 }
 
 /** The worker serves it. */
@@ -314,7 +313,7 @@ int doors_expose(struct supervisor *s, const struct vm_door *door, const int *fd
 	begin(d, door, fds);
 	d->asker = client;
 	save(d);
-	doors_flush(s);
+	channel_flush(s);
 	return 0;
 }
 

@@ -9,7 +9,8 @@
  * than its death. QEMU's exit with status 0 means that the guest powered off, and then the worker, which reads the console
  * and may still be writing the workload's output, is given GRACE_MS to say more.
  *
- * READY is passed on once every door that the VM was started with is open.
+ * READY is passed on once every door that the VM was started with is open. Time in which the guest is paused counts on no deadline
+ * here: the worker, which knows more, has its own.
  */
 #include "vmm/supervisor/supervisor.h"
 
@@ -54,14 +55,48 @@ void life_end(struct supervisor *s, enum vm_end why, uint32_t value, const char 
 	conclude(s, &outcome);
 }
 
+/* ---- time ---- */
+
+void life_set_deadline(struct supervisor *s, uint64_t ms)
+{
+	bool paused = s->record.state == VM_PAUSED;
+
+	s->deadline_ns = ms ? clock_monotonic_ns() + ms * 1000000 : 0;
+	s->deadline_left_ms = ms;
+	loop_timer_set(&s->deadline, paused ? 0 : ms);
+}
+
+void life_paused(struct supervisor *s)
+{
+	uint64_t now = clock_monotonic_ns();
+
+	if (s->record.state != VM_RUNNING)
+		return;
+	/* What is left of it begins anew when the guest goes on. */
+	s->deadline_left_ms = !s->deadline_ns ? 0 : s->deadline_ns > now ? (s->deadline_ns - now) / 1000000 + 1 : 1;
+	loop_timer_set(&s->deadline, 0);
+	supervisor_save(s, VM_PAUSED);
+	tell_paused(s, true);
+}
+
+void life_resumed(struct supervisor *s)
+{
+	if (s->record.state != VM_PAUSED)
+		return;
+	supervisor_save(s, VM_RUNNING);
+	life_set_deadline(s, s->deadline_left_ms);
+	tell_paused(s, false);
+}
+
 /* ---- the worker's word ---- */
 
 /** READY goes to the caller when the agent has answered and the doors are open. */
-static void tell_ready(struct supervisor *s)
+static void pass_ready(struct supervisor *s)
 {
 	if (!s->ready.kind || doors_opening(s))
 		return;
 	life_tell_caller(s, &s->ready);
+	tell_ready(s, s->ready.boot_ns);
 	s->ready.kind = 0;
 }
 
@@ -71,29 +106,34 @@ static void take_message(struct supervisor *s, const struct vm_message *m)
 	case VM_MESSAGE_READY:
 		if (s->record.state != VM_STARTING)
 			return;
+		s->answered = true;
 		/* A workload that is to start has as long again: a guest may hang between the two. */
-		loop_timer_set(&s->deadline, s->config.exec_size ? s->config.start_timeout_ms : 0);
+		life_set_deadline(s, s->config.exec_size ? s->config.start_timeout_ms : 0);
 		supervisor_save(s, VM_RUNNING);
 		s->ready = *m;
-		tell_ready(s);
+		pass_ready(s);
+		stop_ready(s);
 		return;
 	case VM_MESSAGE_STARTED:
-		if (s->started || s->record.state != VM_RUNNING)
+		if (s->started || !s->answered)
 			return;
 		s->started = true;
-		loop_timer_set(&s->deadline, s->config.timeout_ms ? s->config.timeout_ms + TIMEOUT_MARGIN_MS : 0);
+		life_set_deadline(s, s->config.timeout_ms ? s->config.timeout_ms + TIMEOUT_MARGIN_MS : 0);
 		life_tell_caller(s, m);
 		return;
 	case VM_MESSAGE_DRAINING:
 		s->draining = true;
-		loop_timer_set(&s->deadline, 0);
+		life_set_deadline(s, 0);
 		return;
 	case VM_MESSAGE_OUTCOME:
 		conclude(s, m);
 		return;
 	case VM_MESSAGE_EXPOSED:
 		doors_answered(s, m);
-		tell_ready(s);
+		pass_ready(s);
+		return;
+	case VM_MESSAGE_DONE:
+		requests_done(s, m);
 		return;
 	default:
 		return;
@@ -101,7 +141,7 @@ static void take_message(struct supervisor *s, const struct vm_message *m)
 }
 
 /** Take what the worker has said so far. */
-static void drain_channel(struct supervisor *s)
+void life_drain(struct supervisor *s)
 {
 	struct vm_message m;
 
@@ -109,13 +149,22 @@ static void drain_channel(struct supervisor *s)
 		take_message(s, &m);
 }
 
+void channel_flush(struct supervisor *s)
+{
+	bool full = doors_flush(s);
+
+	full = requests_flush(s) || full;
+	if (s->channel_watch.added)
+		loop_modify(&s->loop, &s->channel_watch, full ? EPOLLIN | EPOLLOUT : EPOLLIN);
+}
+
 static void on_channel(struct loop_watch *watch, uint32_t events)
 {
 	struct supervisor *s = CONTAINER_OF(watch, struct supervisor, channel_watch);
 
 	if (events & EPOLLOUT)
-		doors_flush(s);
-	drain_channel(s);
+		channel_flush(s);
+	life_drain(s);
 	if (events & (EPOLLHUP | EPOLLERR))
 		loop_remove(&s->loop, watch); /* its pidfd tells the rest */
 }
@@ -131,7 +180,7 @@ static void on_worker(struct loop_watch *watch, uint32_t events)
 	if (!child_reap(&s->worker))
 		return;
 	loop_remove(&s->loop, watch);
-	drain_channel(s);
+	life_drain(s);
 	child_fate(&s->worker, fate, sizeof(fate));
 	life_end(s, VM_END_WORKER, 0, "%s", fate);
 }
@@ -159,7 +208,7 @@ static void on_machine(struct loop_watch *watch, uint32_t events)
 	if (!child_reap(&s->machine))
 		return;
 	loop_remove(&s->loop, watch);
-	drain_channel(s);
+	life_drain(s);
 	if (WIFEXITED(s->machine.status) && WEXITSTATUS(s->machine.status) == 0)
 		loop_timer_set(&s->grace, GRACE_MS);
 	else
@@ -172,7 +221,7 @@ static void on_grace(struct loop_watch *watch, uint32_t events)
 
 	(void)events;
 	loop_timer_set(&s->grace, 0);
-	drain_channel(s);
+	life_drain(s);
 	if (!s->draining)
 		life_end(s, VM_END_GUEST, 0, "the guest ended before its workload did");
 }
@@ -185,13 +234,13 @@ static void on_deadline(struct loop_watch *watch, uint32_t events)
 	double seconds = (double)(s->started ? s->config.timeout_ms : s->config.start_timeout_ms) / 1000;
 
 	(void)events;
-	drain_channel(s);
+	life_drain(s);
 	if (s->started)
 		life_end(s, VM_END_TIMEOUT, 0, "timed out after %.3f s, and the worker did not end the workload",
 			seconds);
 	else
 		life_end(s, VM_END_START_TIMEOUT, 0, "the guest's agent did not %s within %.3f s",
-			s->record.state == VM_RUNNING ? "start the workload" : "answer", seconds);
+			s->answered ? "start the workload" : "answer", seconds);
 }
 
 static void on_caller(struct loop_watch *watch, uint32_t events)
@@ -203,7 +252,7 @@ static void on_caller(struct loop_watch *watch, uint32_t events)
 	int rc = vm_message_receive(s->config.caller_fd, &m);
 	if (rc < 0)
 		return;
-	drain_channel(s);
+	life_drain(s);
 	if (rc > 0 && m.kind == VM_CONTROL_KILL) {
 		life_end(s, VM_END_KILLED, 0, "ended on request");
 	} else if (rc == 0) {
@@ -262,7 +311,9 @@ int life_prepare(struct supervisor *s, struct husk_error *err)
 		rc = loop_timer_open(&s->loop, &s->grace, on_grace, err);
 	if (rc == 0)
 		rc = loop_timer_open(&s->loop, &s->deadline, on_deadline, err);
-	return rc;
+	rc = rc < 0 ? rc : requests_open(s, err);
+	rc = rc < 0 ? rc : stop_open(s, err);
+	return rc < 0 ? rc : tell_open(s, err);
 }
 
 int life_watch(struct supervisor *s, struct husk_error *err)

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * service.c - supervisor.sock: open and close doors of a VM that runs
+ * service.c - supervisor.sock: who may ask for something, and how it is answered
  *
- * Theory of operation: a SOCK_SEQPACKET connection carries one struct vm_message per request, EXPOSE with its descriptors or
- * UNEXPOSE, and one EXPOSED per answer; a client is not read while it waits for one. Only our own user and root are served.
+ * Theory of operation: a SOCK_SEQPACKET connection carries one struct vm_message per request (requests.c), with its descriptors,
+ * and one EXPOSED or ANSWER per answer; a client is not read while it waits for one. Only our own user and root are served.
  * Whatever is not exactly a request closes the connection and all descriptors that came with it. At most SERVICE_CLIENTS are
  * served at a time; more wait in the backlog, which their own time limit bounds. Nobody here waits for the worker.
  */
@@ -26,14 +26,17 @@ static void close_client(struct service_client *client)
 	close(client->watch.fd);
 	client->supervisor = NULL;
 	doors_forget(s, client);
+	requests_forget(s, client);
 	if (s->service.watch.added)
 		loop_modify(&s->loop, &s->service.watch, EPOLLIN);
 }
 
 void service_answer(struct service_client *client, int code, const struct vm_door *door, const char *text)
 {
-	struct vm_message m = {.kind = VM_MESSAGE_EXPOSED, .value = (uint32_t)-code, .door = *door};
+	struct vm_message m = {.kind = door ? VM_MESSAGE_EXPOSED : VM_MESSAGE_ANSWER, .value = (uint32_t)-code};
 
+	if (door)
+		m.door = *door;
 	if (text)
 		vm_message_text(&m, "%s", text);
 	client->waiting = false;
@@ -43,42 +46,17 @@ void service_answer(struct service_client *client, int code, const struct vm_doo
 	loop_modify(&client->supervisor->loop, &client->watch, EPOLLIN);
 }
 
-/** A request comes with as many descriptors as it needs, and without an id of its own. */
-static bool is_request(const struct vm_message *m, size_t n_fds)
+void service_wait(struct service_client *client)
 {
-	if (m->kind == VM_CONTROL_EXPOSE)
-		return !m->door.id && n_fds == vmm_door_fds(m->door.kind);
-	return m->kind == VM_CONTROL_UNEXPOSE && n_fds == 0;
-}
-
-/** Take a message; false when it is no request. Its descriptors are taken either way. */
-static bool serve(struct service_client *client, const struct vm_message *m, const int *fds, size_t n_fds)
-{
-	struct supervisor *s = client->supervisor;
-	struct husk_error err;
-	int rc;
-
-	if (!is_request(m, n_fds)) {
-		for (size_t i = 0; i < n_fds; i++)
-			close(fds[i]);
-		return false;
-	}
 	client->waiting = true;
-	loop_modify(&s->loop, &client->watch, 0);
-	if (m->kind == VM_CONTROL_EXPOSE)
-		rc = doors_expose(s, &m->door, fds, client, &err);
-	else
-		rc = doors_unexpose(s, m->door.id, m->door.endpoint, client, &err);
-	if (rc < 0)
-		service_answer(client, rc, &m->door, err.message);
-	return true;
+	loop_modify(&client->supervisor->loop, &client->watch, 0);
 }
 
 static void on_client(struct loop_watch *watch, uint32_t events)
 {
 	struct service_client *client = CONTAINER_OF(watch, struct service_client, watch);
 	struct vm_message message;
-	int fds[VMM_DOOR_FDS];
+	int fds[VMM_DOOR_FDS] = {-1, -1, -1, -1};
 	size_t n_fds = ARRAY_SIZE(fds);
 
 	if (client->waiting) {
@@ -87,8 +65,11 @@ static void on_client(struct loop_watch *watch, uint32_t events)
 		return;
 	}
 	/* A packet was there, so whatever could not be received was malformed, or the end. */
-	if (vm_message_receive_fds(watch->fd, &message, fds, &n_fds) != 1 || !serve(client, &message, fds, n_fds))
+	if (vm_message_receive_fds(watch->fd, &message, fds, &n_fds) != 1 ||
+		!request_take(client, &message, fds, n_fds))
 		close_client(client);
+	for (size_t i = 0; i < ARRAY_SIZE(fds); i++)
+		cleanup_fd(&fds[i]);
 }
 
 static struct service_client *free_client(struct service *service)
@@ -124,7 +105,7 @@ static void on_service(struct loop_watch *watch, uint32_t events)
 	}
 	if (fd < 0 || !trusted(fd))
 		return;
-	*client = (struct service_client){.supervisor = s};
+	*client = (struct service_client){.supervisor = s, .fd = -1};
 	if (loop_add(&s->loop, &client->watch, fd, EPOLLIN, on_client, NULL) == 0)
 		steal_fd(&fd);
 	else

@@ -40,12 +40,17 @@ static int bind_socket(const char *name, int *out, struct husk_error *err)
 	return 0;
 }
 
+static void on_denied(void *data, uint32_t port)
+{
+	tell_denied(data, port);
+}
+
 static void on_dial(struct loop_watch *watch, uint32_t events)
 {
 	struct supervisor *s = CONTAINER_OF(watch, struct supervisor, dial_watch);
 
 	(void)events;
-	if (dial_answer(watch->fd, s->config.reach, s->config.reach_port) < 0)
+	if (dial_answer(watch->fd, s->config.reach, s->config.reach_port, on_denied, s) < 0)
 		loop_remove(&s->loop, watch); /* its pidfd tells the rest */
 }
 

@@ -5,7 +5,8 @@
  * Theory of operation: the supervisor starts the VM's processes and follows their life (life.c). Once an outcome is there the
  * doors' paths are removed, the children are killed and waited for (the guest's scratch disk is discarded, so there is nothing
  * to shut down in order), the final record is written, and the supervisor exits. So whoever sees the supervisor gone finds no
- * process of the VM, no path of its doors and a true record.
+ * process of the VM, no path of its doors and a true record. A VM whose record is not to stay is removed by husk-remove, which the
+ * supervisor becomes: a detached VM has nobody else who would, and the record of processes stays true meanwhile.
  *
  * It parses nothing that a guest wrote: the worker's messages have a fixed size and checked ranges. Signals of a terminal
  * are ignored (the spawner has put it into a session of its own as well); SIGTERM ends the VM.
@@ -13,13 +14,16 @@
 #include "vmm/supervisor/supervisor.h"
 
 #include "base/cleanup.h"
+#include "base/rfc3339.h"
 #include "vmm/jail/jail.h"
 #include "vmm/log.h"
 
+#include <signal.h>
 #include <stdarg.h>
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
+#include <unistd.h>
 
 #define START_TIMEOUT_MS 60000
 
@@ -50,10 +54,22 @@ void supervisor_save(struct supervisor *s, enum vm_state state)
 		supervisor_log(s, "%s", err.message);
 }
 
-/** The first generation of this supervisor. Without it nobody could find the VM, so here a failure is one of the start. */
+/** The first generation of this supervisor, which goes on from the one before: of the engine, or of the last start. Without it nobody could find the VM, so here a failure is one of the start. */
 static int begin_record(struct supervisor *s, struct husk_error *err)
 {
-	s->record.state = VM_STARTING;
+	struct vm_state_record before, *r = &s->record;
+
+	if (s->config.state_fd >= 0 && state_read(s->config.state_fd, &before, NULL) == 0) {
+		r->generation = before.generation;
+		r->starts = before.starts;
+	}
+	r->state = VM_STARTING;
+	r->starts++;
+	r->started_ns = clock_realtime_ns();
+	if (s->config.pty_path)
+		snprintf(r->console, sizeof(r->console), "%s", s->config.pty_path);
+	host_boot_id(r->boot_id);
+	process_identify(getpid(), &r->supervisor);
 	int rc = s->config.state_fd >= 0 ? state_write(s->config.state_fd, &s->record, err) : 0;
 	if (rc == 0)
 		life_tell_caller(s, &(struct vm_message){.kind = VM_MESSAGE_BEGUN});
@@ -65,18 +81,33 @@ static void record_reason(struct supervisor *s)
 {
 	const struct vm_message *o = &s->outcome;
 	char *reason = s->record.reason;
+	size_t room = sizeof(s->record.reason);
 
-	if (o->text[0])
-		snprintf(reason, sizeof(s->record.reason), "%s", o->text);
+	if (o->end == VM_END_WORKER)
+		snprintf(reason, room, "worker lost: %.480s", o->text);
+	else if (o->text[0])
+		snprintf(reason, room, "%s", o->text);
 	else if (o->end == VM_END_EXITED)
-		snprintf(reason, sizeof(s->record.reason), "the workload exited with status %u", o->value);
+		snprintf(reason, room, "the workload exited with status %u", o->value);
 	else if (o->end == VM_END_SIGNALED)
-		snprintf(reason, sizeof(s->record.reason), "the workload was killed by signal %u", o->value);
+		snprintf(reason, room, "the workload was killed by signal %u", o->value);
+}
+
+/** ERROR: its workload never ran, or husk failed. What was ended on request before that is no error. */
+static enum vm_state final_state(const struct supervisor *s)
+{
+	uint32_t end = s->outcome.end;
+
+	if (end == VM_END_FAILED || end == VM_END_START_TIMEOUT || end == VM_END_NOT_STARTED)
+		return VM_ERROR;
+	bool asked = end == VM_END_KILLED || end == VM_END_CALLER;
+	return s->answered || s->config.no_agent || asked ? VM_STOPPED : VM_ERROR;
 }
 
 static void finish(struct supervisor *s)
 {
 	static const char *const doors[] = {"exec.sock", "vsock.sock"};
+	struct vm_state_record *r = &s->record;
 
 	service_close(s);
 	doors_end(s);
@@ -84,14 +115,39 @@ static void finish(struct supervisor *s)
 	errors_drain(s);
 	for (size_t i = 0; i < ARRAY_SIZE(doors) && s->config.runtime_fd >= 0; i++)
 		(void)unlinkat(s->config.runtime_fd, doors[i], 0);
-	s->record.end = s->outcome.end;
-	s->record.value = s->outcome.value;
-	s->record.duration_ns = s->outcome.duration_ns;
-	s->record.peak_rss = s->outcome.peak_rss;
-	s->record.worker = s->record.machine = (struct process_id){0};
+	r->end = s->outcome.end;
+	r->value = s->outcome.value;
+	r->duration_ns = s->outcome.duration_ns;
+	r->peak_rss = s->outcome.peak_rss;
+	r->flags = (uint32_t)s->outcome.number;
+	r->ended_ns = clock_realtime_ns();
+	r->worker = r->machine = (struct process_id){0};
+	memset(r->console, 0, sizeof(r->console));
 	record_reason(s);
-	supervisor_save(s, VM_STOPPED);
-	supervisor_log(s, "stopped: %s", s->record.reason);
+	supervisor_save(s, final_state(s));
+	supervisor_log(s, "stopped: %s", r->reason);
+	tell_stopped(s);
+}
+
+/** Become the program that removes the VM: it needs our rights and nobody who waits for it. As we go, our descriptors do. */
+static void become_remover(const struct vmm_config *c)
+{
+	static const int taken[] = {SIGINT, SIGQUIT, SIGHUP, SIGPIPE, SIGTTOU, SIGTTIN, SIGTSTP};
+	char name[] = "husk-remove";
+	char *argv[] = {name, c->home, c->runtime_path, c->id, NULL};
+	sigset_t none;
+
+	if (!c->remover_path || !c->home || !c->runtime_path)
+		return;
+	for (size_t i = 0; i < ARRAY_SIZE(taken); i++)
+		signal(taken[i], SIG_DFL);
+	sigemptyset(&none);
+	sigprocmask(SIG_SETMASK, &none, NULL);
+	if (chdir("/") < 0 || close_range(3, ~0u, 0) < 0)
+		return;
+	execv(c->remover_path, argv);
+	/* The record says how the VM ended, and whoever finds it can remove it. stderr is the log, unless that is full. */
+	fprintf(stderr, "husk-vmm supervisor: become %s: %s\n", c->remover_path, strerror(errno));
 }
 
 /** What concerns nobody but the supervisor is watched before the children are started. */
@@ -139,23 +195,15 @@ static int start(struct supervisor *s, struct husk_error *err)
 	if (s->machine.pid)
 		process_identify(s->machine.pid, &s->record.machine);
 	supervisor_save(s, VM_STARTING);
+	tell_started(s);
 	if (s->config.start_timeout_ms == 0)
 		s->config.start_timeout_ms = START_TIMEOUT_MS;
-	loop_timer_set(&s->deadline, s->config.start_timeout_ms);
+	life_set_deadline(s, s->config.start_timeout_ms);
 	rc = life_watch(s, err);
 	rc = rc < 0 ? rc : service_open(s, err);
 	if (rc == 0)
-		doors_flush(s);
+		channel_flush(s);
 	return rc;
-}
-
-/** The engine may have written a first generation: it named the doors. */
-static void continue_record(struct supervisor *s)
-{
-	struct vm_state_record before;
-
-	if (s->config.state_fd >= 0 && state_read(s->config.state_fd, &before, NULL) == 0)
-		s->record.generation = before.generation;
 }
 
 int supervisor_run(int fd)
@@ -174,9 +222,6 @@ int supervisor_run(int fd)
 		fprintf(stderr, "husk-vmm supervisor: %s\n", err.message);
 		return 125;
 	}
-	host_boot_id(s->record.boot_id);
-	process_identify(getpid(), &s->record.supervisor);
-	continue_record(s);
 	s->config.walls &= jail_full();
 	int rc = start(s, &err);
 	if (rc == 0)
@@ -184,5 +229,6 @@ int supervisor_run(int fd)
 	if (rc < 0)
 		life_end(s, VM_END_FAILED, 0, "%s", err.message);
 	finish(s);
+	become_remover(&s->config);
 	return 0;
 }

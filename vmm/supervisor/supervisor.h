@@ -3,8 +3,9 @@
  * supervisor.h - the worker's parent, one per VM
  *
  * Rooms: supervisor.c begins and ends, life.c decides what ends the VM and keeps the caller informed, children.c starts worker
- * and QEMU and tells how they died, sockets.c is what the worker cannot do itself, doors.c keeps the doors and their paths, tls.c the husk-tls of each TLS door, service.c
- * takes requests on supervisor.sock, errors.c what QEMU says on its stderr.
+ * and QEMU and tells how they died, errors.c is what QEMU says, sockets.c what the worker cannot do itself, doors.c keeps the
+ * doors and their paths, tls.c the husk-tls of each TLS door, service.c takes requests on supervisor.sock, requests.c knows
+ * which there are, stop.c ends a VM step by step, tell.c tells events.
  */
 #ifndef VMM_SUPERVISOR_SUPERVISOR_H
 #define VMM_SUPERVISOR_SUPERVISOR_H
@@ -16,7 +17,8 @@
 #include <sys/types.h>
 
 #define ERROR_LINE 400
-#define SERVICE_CLIENTS 16
+#define SERVICE_CLIENTS 64
+#define ASKING_KINDS (VM_CONTROL_ATTACH - VM_CONTROL_PAUSE + 1)
 
 /** A child process. pid 0: not started, or reaped. */
 struct child {
@@ -44,6 +46,33 @@ struct service_client {
 	struct supervisor *supervisor; /* NULL: free */
 	struct loop_watch watch;
 	bool waiting; /* for an answer; nothing is read meanwhile */
+	/* requests.c */
+	struct vm_message asked; /* a question to the worker */
+	int fd; /* that goes with it, owned; -1 */
+	bool in_line; /* it has not been sent yet */
+	uint64_t until_ns; /* CLOCK_MONOTONIC: it is answered by then; 0: there is none */
+};
+
+/** Questions of one kind to the worker. */
+struct asking {
+	bool at_worker; /* one is there; the next is sent when that is answered */
+	bool own; /* we want to ask one ourselves */
+	struct service_client
+		*client; /* whose the one at the worker is; NULL: nobody waits for it any more, or it is ours */
+};
+
+/** STOP under way. */
+struct stopping {
+	bool asked, pressed;
+	uint64_t press_ns, end_ns; /* CLOCK_MONOTONIC */
+	uint64_t given_ms;
+	struct loop_watch timer;
+};
+
+/** Attempts to reach what the policy denies. */
+struct denied {
+	unsigned told, suppressed; /* in this minute */
+	struct loop_watch minute;
 };
 
 struct service {
@@ -80,11 +109,17 @@ struct supervisor {
 	struct loop_watch channel_watch, caller_watch, signal_watch, errors_watch;
 	struct loop_watch deadline; /* start timeout; then the workload's with a margin */
 	struct loop_watch grace; /* QEMU has ended in order: wait for the worker's word */
+	uint64_t deadline_ns, deadline_left_ms; /* when it is over, CLOCK_MONOTONIC; what was left at the last pause */
+	bool answered; /* READY has come */
 	bool started, draining;
 	struct vm_message ready; /* READY that waits for the doors; kind 0: none */
 	struct vm_message outcome; /* kind 0: none yet */
 	struct supervised_door door[VM_DOORS_MAX]; /* index: id - 1; those of exec.sock and vsock.sock are not used */
 	struct service service;
+	struct asking asking[ASKING_KINDS];
+	struct loop_watch ask_timer;
+	struct stopping stopping;
+	struct denied denied;
 };
 
 /** Run the supervisor whose envelope is descriptor @fd; the process's exit status. */
@@ -100,6 +135,15 @@ void supervisor_save(struct supervisor *s, enum vm_state state);
 int life_prepare(struct supervisor *s, struct husk_error *err);
 /** Watch the children, which have been started. */
 int life_watch(struct supervisor *s, struct husk_error *err);
+/** Take what the worker has said so far. */
+void life_drain(struct supervisor *s);
+/** Send the worker what it has not been told yet, now or when its channel has room. */
+void channel_flush(struct supervisor *s);
+/** The VM's time is over in @ms of its own; 0: never. */
+void life_set_deadline(struct supervisor *s, uint64_t ms);
+/** The worker says that the guest stands still, or goes on. */
+void life_paused(struct supervisor *s);
+void life_resumed(struct supervisor *s);
 /** Tell the caller, if there is one; one that does not read misses it. */
 void life_tell_caller(struct supervisor *s, const struct vm_message *message);
 /** The VM ends, for this reason; the first one counts. */
@@ -127,8 +171,8 @@ int sockets_open(struct supervisor *s, struct husk_error *err);
 
 /** Take over the doors of the configuration and put all doors into the record. */
 int doors_take(struct supervisor *s, struct husk_error *err);
-/** Send the worker what it has not been told yet. */
-void doors_flush(struct supervisor *s);
+/** Tell the worker of doors that it has not been told of yet; true when its channel is full. */
+bool doors_flush(struct supervisor *s);
 /** True while a door that the VM was started with has not been opened yet. */
 bool doors_opening(const struct supervisor *s);
 /** Open @door with @fds (as many as its kind has; taken, also on failure) for @client, who is answered later. 0, or an error
@@ -160,7 +204,36 @@ void tls_reap(struct supervised_door *door);
 int service_open(struct supervisor *s, struct husk_error *err);
 /** Take no more, and remove the socket. */
 void service_close(struct supervisor *s);
-/** Answer what @client has asked for: @code is 0 or -errno, @text (may be NULL) says why. */
+/** Answer what @client has asked for: @code is 0 or -errno, @text (may be NULL) says why; with @door by EXPOSED, else by ANSWER. */
 void service_answer(struct service_client *client, int code, const struct vm_door *door, const char *text);
+/** Read nothing of @client until it is answered. */
+void service_wait(struct service_client *client);
+
+int requests_open(struct supervisor *s, struct husk_error *err);
+/** Take a request with its descriptors, of which those that are used are set to -1; false when it is none. */
+bool request_take(struct service_client *client, const struct vm_message *message, int fds[VMM_DOOR_FDS], size_t n_fds);
+/** The worker's DONE. */
+void requests_done(struct supervisor *s, const struct vm_message *message);
+/** Send questions that wait; true when the worker's channel is full. */
+bool requests_flush(struct supervisor *s);
+/** @client is gone. */
+void requests_forget(struct supervisor *s, struct service_client *client);
+/** Let the guest go on if it stands still or is about to, and let nobody who waits stop it. */
+void requests_resume(struct supervisor *s);
+
+int stop_open(struct supervisor *s, struct husk_error *err);
+/** End the VM in @ms at the latest. */
+void stop_begin(struct supervisor *s, uint32_t ms);
+/** The agent has answered. */
+void stop_ready(struct supervisor *s);
+
+int tell_open(struct supervisor *s, struct husk_error *err);
+/** Events (base/event.h). */
+void tell_started(struct supervisor *s);
+void tell_ready(struct supervisor *s, uint64_t boot_ns);
+void tell_paused(struct supervisor *s, bool paused);
+void tell_denied(struct supervisor *s, uint32_t port);
+/** The final record is written. */
+void tell_stopped(struct supervisor *s);
 
 #endif
