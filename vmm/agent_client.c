@@ -31,7 +31,9 @@ struct output {
 
 struct input {
 	struct loop_watch watch;
-	int fd; /* owned; -1 once ended */
+	int fd; /* owned; -1: none now */
+	bool to_end; /* its end is the end of the stream */
+	bool ended;
 	uint32_t window; /* what we may still send */
 };
 
@@ -189,12 +191,14 @@ static void on_output(struct loop_watch *watch, uint32_t events)
 
 /* ---- input: descriptor to agent ---- */
 
+/** The descriptor gives nothing more. */
 static void input_end(struct agent_client *c)
 {
 	loop_remove(c->loop, &c->input.watch);
 	cleanup_fd(&c->input.fd);
 	c->input.fd = -1;
-	if (agent_frame_put(&c->out, AGENT_EOF, AGENT_STREAM_STDIN, NULL, 0) < 0)
+	c->input.ended = c->input.to_end;
+	if (c->input.ended && agent_frame_put(&c->out, AGENT_EOF, AGENT_STREAM_STDIN, NULL, 0) < 0)
 		conclude(c, VM_END_FAILED, 0, "out of memory");
 }
 
@@ -443,7 +447,7 @@ int agent_client_open(struct loop *loop, int fd, const void *exec, size_t exec_s
 	c->fd = steal_fd(&connection);
 	c->handler = handler;
 	c->data = data;
-	c->input = (struct input){.fd = stdio[0], .window = AGENT_WINDOW};
+	c->input = (struct input){.fd = stdio[0], .to_end = true, .window = AGENT_WINDOW};
 	for (int i = 0; i < 2; i++)
 		c->output[i] = (struct output){.client = c, .fd = stdio[i + 1], .window = AGENT_WINDOW};
 	*out = steal_pointer(&c);
@@ -468,6 +472,22 @@ void agent_client_close(struct agent_client *c)
 const struct agent_exit *agent_client_exit(const struct agent_client *c)
 {
 	return &c->exit;
+}
+
+int agent_client_feed(struct agent_client *c, int fd, bool to_end, struct husk_error *err)
+{
+	if (c->state >= CLIENT_DRAINING || c->input.ended)
+		return error_set(err, -EPIPE, "the workload's stdin has ended");
+	if (c->input.fd >= 0)
+		return error_set(err, -EBUSY, "the workload's stdin comes from somewhere already");
+	int rc = loop_add(c->loop, &c->input.watch, fd, 0, on_input, err); /* so that update() cannot fail at it */
+	if (rc < 0)
+		return rc;
+	c->input.fd = fd;
+	c->input.to_end = to_end;
+	if (input_wanted(c))
+		loop_modify(c->loop, &c->input.watch, EPOLLIN);
+	return 0;
 }
 
 /** Signals and sizes are dropped while the agent does not read: a flood of them must not become memory. */

@@ -9,6 +9,8 @@
  * opens again by what was written. Stdin is read only when the agent's window has room and little waits to be sent. So a
  * reader that sleeps holds up its own stream and nothing else, and memory is bounded.
  *
+ * Stdin need not have a descriptor at the beginning: what feeds it may come later, and one may follow another.
+ *
  * A descriptor that can be written no more (its reader is gone) swallows the rest of its stream, as /dev/null would; the
  * window stays open, since the protocol has no word by which the workload could get its SIGPIPE.
  *
@@ -45,6 +47,9 @@ void agent_client_close(struct agent_client *client);
 /** What the agent's EXIT said, valid in ended() of an outcome EXITED or SIGNALED. */
 const struct agent_exit *agent_client_exit(const struct agent_client *client);
 
+/** The workload's stdin comes from @fd (taken on success) until its end, once it has started. @to_end: that is the end of stdin;
+ *  otherwise another may follow. -EBUSY while there is one, -EPIPE when stdin has ended. For an EXEC with stdin. */
+int agent_client_feed(struct agent_client *client, int fd, bool to_end, struct husk_error *err);
 /** Send a signal to the workload; kept until it has started. */
 void agent_client_signal(struct agent_client *client, unsigned number);
 /** Tell the terminal's size; kept until the workload has started. */
