@@ -17,6 +17,7 @@
 struct blk {
 	struct virtio_device device;
 	struct disk *disk;
+	struct block_meter *meter; /* NULL: none counts */
 	char serial[VIRTIO_BLK_ID_BYTES];
 	struct virtio_blk_config config;
 	struct virtqueue_chain chain;
@@ -157,6 +158,26 @@ static const struct operation *find_operation(uint32_t type)
 	return NULL;
 }
 
+/** One request more. What GET_ID and an unknown type are worth only their errors tell. */
+static void count(struct blk *blk, const struct request *r, uint8_t status)
+{
+	struct block_meter *m = blk->meter;
+
+	if (status != VIRTIO_BLK_S_OK) {
+		stats_add(&m->errors, 1);
+	} else if (r->type == VIRTIO_BLK_T_IN) {
+		stats_add(&m->reads, 1);
+		stats_add(&m->read_bytes, r->bytes);
+	} else if (r->type == VIRTIO_BLK_T_OUT) {
+		stats_add(&m->writes, 1);
+		stats_add(&m->write_bytes, r->bytes);
+	} else if (r->type == VIRTIO_BLK_T_FLUSH) {
+		stats_add(&m->flushes, 1);
+	} else if (r->type != VIRTIO_BLK_T_GET_ID) {
+		stats_add(&m->discards, 1);
+	}
+}
+
 /** Carry out the request in blk->chain: a 16-byte header, data, one status byte, framed as the driver likes (§2.7.4).
  *  False when there is no place for header or status. */
 static bool serve(struct blk *blk, uint32_t *written)
@@ -180,6 +201,8 @@ static bool serve(struct blk *blk, uint32_t *written)
 	}
 	if (operation)
 		status = r.bytes < UINT32_MAX ? operation->run(blk, &r, written) : VIRTIO_BLK_S_IOERR;
+	if (blk->meter)
+		count(blk, &r, status);
 	const struct iovec *last = &writable[c->n_write - 1];
 	((uint8_t *)last->iov_base)[last->iov_len - 1] = status;
 	return true;
@@ -286,6 +309,11 @@ int blk_create(struct disk *disk, const char *serial, unsigned n_queues, struct 
 void blk_destroy(struct blk *blk)
 {
 	free(blk);
+}
+
+void blk_count(struct blk *blk, struct block_meter *meter)
+{
+	blk->meter = meter;
 }
 
 struct virtio_device *blk_device(struct blk *blk)

@@ -9,6 +9,7 @@
 #ifndef VMM_VIRTIO_BLK_H
 #define VMM_VIRTIO_BLK_H
 
+#include "base/stats.h"
 #include "vmm/virtio/device.h"
 #include "vmm/virtio/disk.h"
 
@@ -18,6 +19,8 @@ struct blk;
  *  guest's sysfs. @n_queues: 1 to VIRTIO_QUEUES_MAX. */
 int blk_create(struct disk *disk, const char *serial, unsigned n_queues, struct blk **out, struct husk_error *err);
 void blk_destroy(struct blk *blk);
+/** Count what is carried out in @meter, which several devices of one thread may share. */
+void blk_count(struct blk *blk, struct block_meter *meter);
 /** The device's face to a transport. */
 struct virtio_device *blk_device(struct blk *blk);
 

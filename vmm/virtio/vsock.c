@@ -181,6 +181,11 @@ int vsock_create(struct loop *loop, uint64_t guest_cid, vsock_accept_fn *accept,
 	return 0;
 }
 
+void vsock_count(struct vsock *vsock, struct net_meter *meter)
+{
+	vsock->meter = meter;
+}
+
 void vsock_destroy(struct vsock *vsock)
 {
 	if (!vsock)

@@ -36,6 +36,8 @@ typedef int vsock_accept_fn(void *data, uint32_t port);
  *  as many as connections, or descriptors (RLIMIT_NOFILE now): a guest cannot take what the doors live on. */
 int vsock_create(struct loop *loop, uint64_t guest_cid, vsock_accept_fn *accept, void *data, struct vsock **out,
 	struct husk_error *err);
+/** Count the payload of all streams in @meter. */
+void vsock_count(struct vsock *vsock, struct net_meter *meter);
 void vsock_destroy(struct vsock *vsock);
 /** The device's face to a transport. */
 struct virtio_device *vsock_device(struct vsock *vsock);

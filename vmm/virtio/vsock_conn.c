@@ -340,6 +340,8 @@ static unsigned iov_drop(struct iovec *iov, unsigned n_iov, size_t n)
 void vsock_conn_write(struct vsock_conn *conn, struct iovec *iov, unsigned n_iov, uint32_t bytes)
 {
 	conn->rx_cnt += bytes;
+	if (conn->vsock->meter)
+		stats_add(&conn->vsock->meter->out_bytes, bytes);
 	if (conn->state == VSOCK_ASKING) {
 		uint32_t heard = hear(conn, iov, n_iov, bytes);
 		consumed(conn, heard);

@@ -131,6 +131,7 @@ struct vsock {
 	uint64_t guest_cid;
 	vsock_accept_fn *accept;
 	void *data;
+	struct net_meter *meter; /* NULL: none counts */
 	uint32_t next_port, hash_seed;
 	unsigned n_conns, n_by_guest, by_guest_max;
 	size_t first_bytes; /* of all connections */

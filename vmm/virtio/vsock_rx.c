@@ -149,6 +149,7 @@ static void deliver(struct vsock_conn *conn, uint32_t bytes)
 {
 	struct vsock *vsock = conn->vsock;
 	struct virtqueue *q = &vsock->device.queues[VSOCK_RX];
+	const uint32_t asked = bytes;
 	unsigned i = 0;
 	for (; i < vsock->rx.n && bytes; i++) {
 		uint32_t n = bytes < vsock->rx.room[i] ? bytes : vsock->rx.room[i];
@@ -160,6 +161,8 @@ static void deliver(struct vsock_conn *conn, uint32_t bytes)
 		bytes -= n;
 	}
 	virtqueue_unpop(q, vsock->rx.n - i);
+	if (vsock->meter)
+		stats_add(&vsock->meter->in_bytes, asked - bytes);
 }
 
 /** Put bytes that were given for the guest into the collected buffers. */
