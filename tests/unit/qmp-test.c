@@ -147,7 +147,7 @@ static struct seen run(const char *script, size_t size, char *heard, size_t room
 	loop_init(&loop, NULL);
 	socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair);
 	qmp_open(&qmp, &loop, pair[0], &handler, &seen, NULL);
-	qmp_execute(&qmp, "cont", on_answer);
+	qmp_execute(&qmp, "cont", NULL, on_answer);
 	for (size_t at = 0; at < size;) {
 		ssize_t n = send(pair[1], script + at, size - at, MSG_DONTWAIT | MSG_NOSIGNAL);
 		if (n <= 0 && errno != EAGAIN)

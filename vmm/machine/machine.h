@@ -33,6 +33,7 @@ enum machine_event {
 	MACHINE_PAUSED,
 	MACHINE_OFF, /* the guest powered itself off */
 	MACHINE_ENDED, /* the guest reset or panicked; text says which */
+	MACHINE_BALLOON, /* answer to balloon(); text says why not, else it is empty */
 	MACHINE_LOST, /* the machine is gone or talks nonsense; text says what */
 };
 
@@ -63,6 +64,8 @@ struct machine_setup {
 	void *data;
 	/* `qemu` */
 	int control_fd; /* QMP */
+	/** The guest has given back @bytes of its memory by now, QEMU says; from the loop. May be NULL. */
+	void (*ballooned)(void *data, uint64_t bytes);
 	/* `kvm` */
 	int kvm_fd; /* /dev/kvm */
 	int kernel_fd, initrd_fd; /* initrd_fd may be -1 */
@@ -86,6 +89,10 @@ struct machine_ops {
 	int (*pause)(struct machine *machine, struct husk_error *err);
 	int (*resume)(struct machine *machine, struct husk_error *err);
 	int (*power)(struct machine *machine, enum machine_power how, struct husk_error *err);
+	/** Have the guest give back @bytes in all; MACHINE_BALLOON answers. NULL with own_devices: the balloon is the worker's. */
+	int (*balloon)(struct machine *machine, uint64_t bytes, struct husk_error *err);
+	/** How often its vCPUs came out of the guest, to this process. NULL: nobody counts. */
+	uint64_t (*exits)(const struct machine *machine);
 	/** Without the loop's lock, from its thread; NULL is fine. */
 	void (*destroy)(struct machine *machine);
 };

@@ -403,6 +403,15 @@ static int kvm_machine_power(struct machine *m, enum machine_power how, struct h
 	return 0;
 }
 
+static uint64_t kvm_machine_exits(const struct machine *m)
+{
+	uint64_t n = 0;
+
+	for (unsigned i = 0; i < m->n_vcpus; i++)
+		n += __atomic_load_n(&m->vcpus[i].exits, __ATOMIC_RELAXED);
+	return n;
+}
+
 const struct machine_ops machine_kvm_ops = {
 	.capabilities =
 		{
@@ -420,5 +429,6 @@ const struct machine_ops machine_kvm_ops = {
 	.pause = kvm_machine_pause,
 	.resume = kvm_machine_resume,
 	.power = kvm_machine_power,
+	.exits = kvm_machine_exits,
 	.destroy = kvm_machine_destroy,
 };

@@ -202,8 +202,10 @@ static void *run(void *data)
 		/* So that the guest's watchdogs take the time for what it was (API 4.70); without kvm-clock there are none. */
 		if (paused)
 			(void)kvm_ioctl(v->kvm.fd, KVM_KVMCLOCK_CTRL, NULL, "tell of the pause", NULL);
-		while ((rc = kvm_vcpu_run(&v->kvm)) == 0)
+		while ((rc = kvm_vcpu_run(&v->kvm)) == 0) {
+			__atomic_store_n(&v->exits, v->exits + 1, __ATOMIC_RELAXED);
 			handle_exit(v);
+		}
 		if (rc == -EINTR || rc == -EAGAIN) /* a kick; or a vCPU that has not been started yet */
 			kvm_vcpu_kick_done(&v->kvm);
 		else

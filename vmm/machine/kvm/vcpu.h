@@ -23,6 +23,7 @@ struct vcpu {
 	unsigned index;
 	struct kvm_vcpu kvm;
 	pthread_t thread;
+	uint64_t exits; /* to this process, by its thread; read by any */
 	bool running; /* the thread exists */
 };
 

@@ -235,6 +235,23 @@ bool json_is(const struct json *json, long at, const char *text)
 	return token->size == strlen(text) && memcmp(json->text + token->start, text, token->size) == 0;
 }
 
+bool json_number(const struct json *json, long at, uint64_t *out)
+{
+	uint64_t value = 0;
+
+	if (at < 0 || json->tokens[at].kind != JSON_NUMBER)
+		return false;
+	const struct json_token *token = &json->tokens[at];
+	for (uint32_t i = 0; i < token->size; i++) {
+		unsigned digit = (unsigned char)json->text[token->start + i] - '0';
+		if (digit > 9 || value > (INT64_MAX - digit) / 10)
+			return false;
+		value = value * 10 + digit;
+	}
+	*out = value;
+	return true;
+}
+
 void json_copy(const struct json *json, long at, char *out, size_t room)
 {
 	size_t n = 0;

@@ -41,6 +41,9 @@ long json_member(const struct json *json, long object, const char *name);
 /** True when the value at @at (may be -1) is the string @text. */
 bool json_is(const struct json *json, long at, const char *text);
 
+/** The value at @at (may be -1) is a whole number from 0 to INT64_MAX, written without exponent. */
+bool json_number(const struct json *json, long at, uint64_t *out);
+
 /** Copy the string at @at (may be -1) as printable text of at most @room - 1 bytes; "" when it is no string. */
 void json_copy(const struct json *json, long at, char *out, size_t room);
 

@@ -14,6 +14,7 @@
 #include "vmm/machine/qemu/qmp.h"
 #include "vmm/virtio/vhost_user.h"
 
+#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -32,6 +33,7 @@ struct machine {
 	struct loop *loop;
 	const struct memory *memory;
 	machine_event_fn *event;
+	void (*ballooned)(void *data, uint64_t bytes);
 	void *data;
 	bool ended;
 	struct qemu_device devices[QEMU_DEVICES_MAX];
@@ -69,6 +71,7 @@ static const char *shutdown_cause(const struct json *json, long at)
 static void on_event(void *data, const struct json *json, const char *name, long at)
 {
 	struct machine *m = data;
+	uint64_t actual;
 
 	if (strcmp(name, "SHUTDOWN") == 0 && !m->ended) {
 		bool off = json_is(json, json_member(json, at, "reason"), "guest-shutdown");
@@ -78,6 +81,9 @@ static void on_event(void *data, const struct json *json, const char *name, long
 		m->event(m->data, MACHINE_RUNNING, "");
 	} else if (strcmp(name, "STOP") == 0 && !m->ended) {
 		m->event(m->data, MACHINE_PAUSED, "");
+	} else if (strcmp(name, "BALLOON_CHANGE") == 0 && m->ballooned &&
+		   json_number(json, json_member(json, at, "actual"), &actual)) { /* what the guest has left */
+		m->ballooned(m->data, actual < m->memory->fd_size ? m->memory->fd_size - actual : 0);
 	}
 }
 
@@ -98,6 +104,7 @@ static int qemu_create(const struct machine_setup *setup, struct machine **out, 
 	m->loop = setup->loop;
 	m->memory = setup->memory;
 	m->event = setup->event;
+	m->ballooned = setup->ballooned;
 	m->data = setup->data;
 	int rc = qmp_open(&m->qmp, setup->loop, setup->control_fd, &handler, m, err);
 	if (rc < 0) {
@@ -146,7 +153,7 @@ static void on_refused(void *data, const char *error)
 
 static int execute(struct machine *m, const char *command, struct husk_error *err)
 {
-	int rc = qmp_execute(&m->qmp, command, on_refused);
+	int rc = qmp_execute(&m->qmp, command, NULL, on_refused);
 	return rc == 0 ? 0 : error_set(err, rc, "tell QEMU to %s", command);
 }
 
@@ -168,6 +175,24 @@ static int qemu_power(struct machine *m, enum machine_power how, struct husk_err
 		[MACHINE_POWER_KILL] = "quit",
 	};
 	return execute(m, commands[how], err);
+}
+
+static void on_balloon(void *data, const char *error)
+{
+	struct machine *m = data;
+	if (!m->ended)
+		m->event(m->data, MACHINE_BALLOON, error ? error : "");
+}
+
+/** QEMU is told what the guest is to have left. */
+static int qemu_balloon(struct machine *m, uint64_t bytes, struct husk_error *err)
+{
+	uint64_t size = m->memory->fd_size;
+	char arguments[40];
+
+	snprintf(arguments, sizeof(arguments), "{\"value\":%" PRIu64 "}", bytes < size ? size - bytes : 0);
+	int rc = qmp_execute(&m->qmp, "balloon", arguments, on_balloon);
+	return rc == 0 ? 0 : error_set(err, rc, "tell QEMU to set the balloon");
 }
 
 static void qemu_destroy(struct machine *m)
@@ -196,5 +221,6 @@ const struct machine_ops machine_qemu_ops = {
 	.pause = qemu_pause,
 	.resume = qemu_run,
 	.power = qemu_power,
+	.balloon = qemu_balloon,
 	.destroy = qemu_destroy,
 };

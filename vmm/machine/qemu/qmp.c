@@ -119,7 +119,7 @@ int qmp_open(
 	if (rc < 0)
 		return rc;
 	q->fd = fd;
-	return qmp_execute(q, "qmp_capabilities", on_negotiated);
+	return qmp_execute(q, "qmp_capabilities", NULL, on_negotiated);
 }
 
 void qmp_close(struct qmp *q)
@@ -132,13 +132,14 @@ void qmp_close(struct qmp *q)
 	buffer_free(&q->out);
 }
 
-int qmp_execute(struct qmp *q, const char *command, qmp_answer_fn *answer)
+int qmp_execute(struct qmp *q, const char *command, const char *arguments, qmp_answer_fn *answer)
 {
 	if (q->fd < 0)
 		return -EPIPE;
 	if (q->n_pending == QMP_PENDING_MAX)
 		return -EBUSY;
-	int rc = buffer_printf(&q->out, "{\"execute\":\"%s\"}\n", command);
+	int rc = buffer_printf(&q->out, "{\"execute\":\"%s\"%s%s}\n", command, arguments ? ",\"arguments\":" : "",
+		arguments ? arguments : "");
 	if (rc < 0)
 		return rc;
 	q->pending[q->n_pending++] = answer;

@@ -45,8 +45,8 @@ int qmp_open(struct qmp *qmp, struct loop *loop, int fd, const struct qmp_handle
 	struct husk_error *err);
 void qmp_close(struct qmp *qmp);
 
-/** Send @command (without arguments); @answer, which gets the handler's data, may be NULL. 0, -EPIPE when the connection
+/** Send @command with @arguments (a JSON object; NULL: none); @answer, which gets the handler's data, may be NULL. 0, -EPIPE when the connection
  *  is over, -EBUSY when QMP_PENDING_MAX answers are awaited. */
-int qmp_execute(struct qmp *qmp, const char *command, qmp_answer_fn *answer);
+int qmp_execute(struct qmp *qmp, const char *command, const char *arguments, qmp_answer_fn *answer);
 
 #endif
