@@ -153,6 +153,15 @@ void loop_timer_set(struct loop_watch *watch, uint64_t ms)
 	timerfd_settime(watch->fd, 0, &when, NULL);
 }
 
+uint64_t loop_timer_left(const struct loop_watch *watch)
+{
+	struct itimerspec left;
+
+	if (timerfd_gettime(watch->fd, &left) < 0)
+		return 0;
+	return (uint64_t)left.it_value.tv_sec * 1000000000 + (uint64_t)left.it_value.tv_nsec;
+}
+
 void loop_timer_close(struct loop *loop, struct loop_watch *watch)
 {
 	if (!watch->added)

@@ -68,6 +68,8 @@ static inline void loop_stop(struct loop *loop)
 int loop_timer_open(struct loop *loop, struct loop_watch *watch, loop_fn *fn, struct husk_error *err);
 /** Fire once in @ms milliseconds; 0 disarms. */
 void loop_timer_set(struct loop_watch *watch, uint64_t ms);
+/** Nanoseconds until it fires; 0: it is not set. */
+uint64_t loop_timer_left(const struct loop_watch *watch);
 void loop_timer_close(struct loop *loop, struct loop_watch *watch);
 
 /** CLOCK_MONOTONIC in nanoseconds. */

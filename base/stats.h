@@ -7,8 +7,7 @@
  * with zeroes. Counts only grow, but for `active`, `waiting`, `used` and the balloon's; a reader sees each number whole and no
  * two of them at the same instant. Host byte order, one build; another magic is another husk's.
  *
- * What costs nothing is counted as it happens. What has to be looked for (`used`, the balloon of QEMU) is as of `sampled_ns`,
- * which VM_CONTROL_STATS makes now.
+ * What costs nothing is counted as it happens. What has to be looked for is as of `sampled_ns`, which VM_CONTROL_STATS makes now.
  */
 #ifndef BASE_STATS_H
 #define BASE_STATS_H
@@ -51,7 +50,8 @@ struct door_meter {
 struct memory_meter {
 	uint64_t limit; /* what the guest was given */
 	uint64_t used; /* of it, what the host holds for it: what was touched and not given back; sampled */
-	uint64_t given_back; /* through balloon and free page reports, ever; the guest may have touched it since */
+	uint64_t given_back; /* through balloon and (`kvm`: QEMU does not tell) free page reports, ever; the guest may have touched
+				it since; sampled */
 	uint64_t balloon_target; /* what it is asked to give back in all; 0: nothing */
 	uint64_t balloon_actual; /* what it says it has given back of that; on QEMU's word where QEMU has the balloon */
 };
@@ -75,7 +75,7 @@ struct vm_stats {
 	struct memory_meter memory;
 	struct block_meter block;
 	struct net_meter net;
-	uint64_t exits; /* of all vCPUs out of the guest, `kvm` machine; 0: not counted */
+	uint64_t exits; /* of all vCPUs to the worker (KVM handles others itself), `kvm` machine; sampled; 0: not counted */
 	struct door_meter door[VM_DOORS_MAX];
 };
 

@@ -20,7 +20,9 @@ static void end_line(struct console *c)
 
 static void flush(struct console *c)
 {
-	if (c->log_fd >= 0 && c->n_held)
+	if (c->records)
+		record_log_write(c->records, RECORD_CONSOLE, c->held, c->n_held);
+	else if (c->log_fd >= 0 && c->n_held)
 		(void)fd_write_all(c->log_fd, c->held, c->n_held);
 	c->n_held = 0;
 }
@@ -40,12 +42,46 @@ static void write_log(struct console *c, const char *bytes, size_t n)
 		flush(c);
 }
 
+static void on_flush(struct loop_watch *watch, uint32_t events)
+{
+	struct console *c = CONTAINER_OF(watch, struct console, flush);
+
+	(void)events;
+	loop_timer_set(watch, 0);
+	c->flush_set = false;
+	flush(c);
+}
+
+/** Into the log of bounded size, likewise; what does not end a line waits for the rest of it, but not long. */
+static void write_records(struct console *c, const char *bytes, size_t n)
+{
+	bool ends = n && bytes[n - 1] == '\n';
+
+	while (n) {
+		size_t room = sizeof(c->held) - c->n_held, fits = n < room ? n : room;
+		memcpy(c->held + c->n_held, bytes, fits);
+		c->n_held += (uint32_t)fits;
+		bytes += fits;
+		n -= fits;
+		if (c->n_held == sizeof(c->held))
+			flush(c);
+	}
+	if (ends)
+		flush(c);
+	if (c->n_held && !c->flush_set) {
+		loop_timer_set(&c->flush, CONSOLE_FLUSH_MS);
+		c->flush_set = true;
+	}
+}
+
 void console_write(struct console *c, const void *data, size_t n)
 {
 	static const char cut[] = "\n[husk: the guest's console goes on, but the log takes no more of it]\n";
 	const char *bytes = data;
 
-	if (c->log_fd >= 0 && c->logged < CONSOLE_MAX) {
+	if (c->records) {
+		write_records(c, bytes, n);
+	} else if (c->log_fd >= 0 && c->logged < CONSOLE_MAX) {
 		size_t room = CONSOLE_MAX - c->logged;
 		write_log(c, bytes, n < room ? n : room);
 		c->logged += (uint32_t)(n < room ? n : room);
@@ -70,7 +106,8 @@ static bool read_once(struct console *c)
 	ssize_t n = read(c->fd, bytes, sizeof(bytes));
 	if (n > 0) {
 		console_write(c, bytes, (size_t)n);
-		flush(c); /* what came in one piece need not wait for its line's end */
+		if (!c->records)
+			flush(c); /* what came in one piece need not wait for its line's end */
 		return true;
 	}
 	if (n == 0 || (errno != EAGAIN && errno != EINTR)) {
@@ -98,6 +135,15 @@ int console_open(struct console *c, struct loop *loop, int fd, int log_fd, struc
 	rc = loop_add(loop, &c->watch, fd, EPOLLIN, on_console, err);
 	if (rc == 0)
 		c->fd = fd;
+	return rc;
+}
+
+int console_record(struct console *c, struct record_log *records, struct husk_error *err)
+{
+	int rc = loop_timer_open(c->loop, &c->flush, on_flush, err);
+
+	if (rc == 0)
+		c->records = records;
 	return rc;
 }
 

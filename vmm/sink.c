@@ -58,14 +58,16 @@ static bool flush(struct sink *s)
 		ssize_t n = write(s->out, s->held + s->held_at, s->held_size);
 		if (n < 0 && errno == EINTR)
 			continue;
-		if (n < 0 && errno == EAGAIN)
+		if (n < 0 && errno == EAGAIN && !s->lossy)
 			return false;
-		if (n <= 0) {
+		if (n < 0 && errno == EAGAIN) {
+			s->held_size = 0;
+		} else if (n <= 0) {
 			lose_out(s);
-			break;
+		} else {
+			s->held_at += (size_t)n;
+			s->held_size -= (size_t)n;
 		}
-		s->held_at += (size_t)n;
-		s->held_size -= (size_t)n;
 	}
 	s->held_at = s->held_size ? s->held_at : 0;
 	return true;
@@ -106,7 +108,7 @@ static void push(struct sink *s)
 
 void sink_early(struct sink *s, const void *bytes, size_t n)
 {
-	size_t fits = n < room(s) ? n : room(s);
+	size_t fits = n < room(s) ? n : room(s); /* of what is more than the buffer, a lossy sink does not take that either */
 
 	hold(s, bytes, fits);
 	push(s);
@@ -239,10 +241,16 @@ static size_t on_output(void *data, const struct iovec *iov, unsigned n_iov)
 	size_t taken = 0;
 
 	for (unsigned i = 0; i < n_iov && room(s); i++) {
-		size_t n = iov[i].iov_len < room(s) ? iov[i].iov_len : room(s);
-		hold(s, iov[i].iov_base, n);
-		taken += n;
-		if (n < iov[i].iov_len)
+		size_t at = 0, n;
+		while (at < iov[i].iov_len && room(s)) {
+			n = iov[i].iov_len - at < room(s) ? iov[i].iov_len - at : room(s);
+			hold(s, (const uint8_t *)iov[i].iov_base + at, n);
+			at += n;
+			if (!room(s))
+				push(s);
+		}
+		taken += at;
+		if (at < iov[i].iov_len)
 			break;
 	}
 	push(s);

@@ -9,7 +9,10 @@
  * does not take at once it drops (hw/char/virtio-console.c), so there the stream and the buffer are larger, for bursts that
  * this process or the caller is late for. The other way, what the caller sends is handed to the guest as it takes it.
  *
- * A caller whose end is gone, or whose disk is full, takes nothing any more: from then on the bytes are dropped. The end of the VM is told when the buffer is empty (workload.c).
+ * A caller whose end is gone, or whose disk is full, takes nothing any more: from then on the bytes are dropped. The end of the
+ * VM is told when the buffer is empty (workload.c).
+ *
+ * A lossy sink is a terminal at which nobody may be: what it does not take at once is dropped, and nothing ever waits.
  */
 #ifndef VMM_SINK_H
 #define VMM_SINK_H
@@ -29,6 +32,7 @@ struct sink {
 	int out, in; /* owned; -1: none, or gone */
 	struct loop_watch out_watch, in_watch;
 	struct console *log; /* what passes goes there, too; NULL: it does not */
+	bool lossy; /* set behind sink_open() */
 	/* the guest's side: one of the two */
 	int guest; /* owned; -1 */
 	struct loop_watch guest_watch;

@@ -69,7 +69,10 @@ static int attach_disk(
 
 	d->disk = disk;
 	int rc = blk_create(disk, serial, n_queues, &d->blk, err);
-	return rc < 0 ? rc : attach(w, name, blk_device(d->blk), err);
+	if (rc < 0)
+		return rc;
+	blk_count(d->blk, &w->stats->block);
+	return attach(w, name, blk_device(d->blk), err);
 }
 
 static int make_root(struct worker *w, struct husk_error *err)
@@ -117,7 +120,10 @@ static int make_disks(struct worker *w, struct husk_error *err)
 static int make_vsock(struct worker *w, struct husk_error *err)
 {
 	int rc = vsock_create(&w->loop, VSOCK_CID_GUEST, workload_accept, w, &w->vsock, err);
-	return rc < 0 ? rc : attach(w, "vsock", vsock_device(w->vsock), err);
+	if (rc < 0)
+		return rc;
+	vsock_count(w->vsock, &w->stats->net);
+	return attach(w, "vsock", vsock_device(w->vsock), err);
 }
 
 /** Tie the caller's descriptors to the guest's console, where that is what the serial sink says. */
@@ -134,6 +140,7 @@ static int make_sink(struct worker *w, struct husk_error *err)
 		capture ? NULL : &w->console, err);
 	if (rc < 0)
 		return rc;
+	w->sink.lossy = c->serial == VMM_SERIAL_PTY;
 	if (w->vconsole)
 		return sink_tie_vconsole(&w->sink, w->vconsole, capture ? 1u << VCONSOLE_WORKLOAD : both,
 			capture ? VCONSOLE_WORKLOAD : VCONSOLE_LOG, err);
@@ -190,6 +197,7 @@ static void on_machine(void *data, enum machine_event event, const char *text)
 {
 	struct worker *w = data;
 
+	orders_machine(w, event, text);
 	/* A guest without our agent has no workload to report: powering off is how it ends well. */
 	if (event == MACHINE_OFF && !w->config.exec)
 		workload_settle(w, VM_END_EXITED, "", 100);
@@ -202,10 +210,16 @@ static void on_machine(void *data, enum machine_event event, const char *text)
 			(double)(w->running_ns - w->begun_ns) / 1e6, text);
 }
 
+/** What the kernel says goes through the sink, which logs it. */
+static bool on_sink(const struct worker *w)
+{
+	return w->config.serial == VMM_SERIAL_INHERIT || w->config.serial == VMM_SERIAL_PTY;
+}
+
 static void on_console(void *data, const void *bytes, size_t n)
 {
 	struct worker *w = data;
-	if (w->config.serial == VMM_SERIAL_INHERIT)
+	if (on_sink(w))
 		sink_early(&w->sink, bytes, n);
 	else
 		console_write(&w->console, bytes, n);
@@ -231,6 +245,7 @@ static int make_machine(struct worker *w, struct husk_error *err)
 		.event = on_machine,
 		.data = w,
 		.control_fd = c->qmp_fd,
+		.ballooned = sample_ballooned,
 		.kvm_fd = c->kvm_fd,
 		.kernel_fd = c->kernel_fd,
 		.initrd_fd = c->initrd_fd,
@@ -243,30 +258,6 @@ static int make_machine(struct worker *w, struct husk_error *err)
 	if (rc == 0)
 		c->qmp_fd = c->kvm_fd = c->kernel_fd = c->initrd_fd = -1;
 	return rc;
-}
-
-/** The VM's counters: what is given, or memory that nobody sees. */
-static int map_stats(struct worker *w, struct husk_error *err)
-{
-	static struct vm_stats unseen;
-	struct stat st;
-
-	w->stats = &unseen;
-	if (w->config.stats_fd < 0)
-		return 0;
-	if (fstat(w->config.stats_fd, &st) < 0)
-		return error_errno(err, "map the VM's counters");
-	if (st.st_size < (off_t)sizeof(*w->stats))
-		return error_set(err, -EINVAL, "map the VM's counters: the file has %lld bytes, not %zu",
-			(long long)st.st_size, sizeof(*w->stats));
-	void *map = mmap(NULL, sizeof(*w->stats), PROT_READ | PROT_WRITE, MAP_SHARED, w->config.stats_fd, 0);
-	if (map == MAP_FAILED)
-		return error_errno(err, "map the VM's counters");
-	close(steal_fd(&w->config.stats_fd));
-	w->stats = map;
-	w->stats->size = sizeof(*w->stats);
-	w->stats->magic = STATS_MAGIC;
-	return 0;
 }
 
 static void on_door_line(void *data, const char *line)
@@ -283,49 +274,10 @@ static int open_own(struct worker *w, uint32_t id, uint32_t kind, const char *na
 	return doors_add(w->doors, &door, fd, err);
 }
 
-/** Open or close a door as the supervisor says, and answer; what is left of @fds is the caller's to close. */
-static void take_door(struct worker *w, const struct vm_message *m, int *fds, size_t n_fds)
-{
-	struct vm_message answer = {.kind = VM_MESSAGE_EXPOSED, .door = m->door};
-	struct husk_error err = {0};
-	int rc;
-
-	if (m->kind == VM_CONTROL_UNEXPOSE)
-		rc = doors_remove(w->doors, m->door.id, &err);
-	else if (n_fds != 1)
-		rc = error_set(&err, -EINVAL, "open the %s door %s: it came with %zu descriptors, not one",
-			vm_door_kind_name(m->door.kind), m->door.endpoint, n_fds);
-	else
-		rc = doors_add(w->doors, &m->door, steal_fd(&fds[0]), &err);
-	answer.value = (uint32_t)-rc;
-	vm_message_text(&answer, "%s", err.message);
-	workload_tell(w, &answer);
-}
-
-static void on_supervisor(struct loop_watch *watch, uint32_t events)
-{
-	struct worker *w = CONTAINER_OF(watch, struct worker, supervisor);
-	struct vm_message message;
-	int fds[VMM_DOOR_FDS] = {-1, -1, -1, -1};
-	size_t n_fds = ARRAY_SIZE(fds);
-
-	(void)events;
-	int rc = vm_message_receive_fds(w->config.supervisor_fd, &message, fds, &n_fds);
-	if (rc == 0)
-		loop_stop(&w->loop); /* it has died, and we are to follow */
-	if (rc == 1 && (message.kind == VM_CONTROL_EXPOSE || message.kind == VM_CONTROL_UNEXPOSE))
-		take_door(w, &message, fds, n_fds);
-	for (size_t i = 0; i < n_fds; i++)
-		cleanup_fd(&fds[i]);
-}
-
 static int make_doors(struct worker *w, struct husk_error *err)
 {
 	struct vmm_config *c = &w->config;
 
-	int rc = map_stats(w, err);
-	if (rc < 0)
-		return rc;
 	const struct doors_setup setup = {.loop = &w->loop,
 		.vsock = w->vsock,
 		.stats = w->stats,
@@ -334,16 +286,41 @@ static int make_doors(struct worker *w, struct husk_error *err)
 		.no_agent = c->no_agent,
 		.log = on_door_line,
 		.data = w};
-	rc = doors_create(&setup, &w->doors, err);
+	int rc = doors_create(&setup, &w->doors, err);
 	if (rc == 0)
 		rc = open_own(w, VM_DOOR_EXEC_ID, VM_DOOR_EXEC, "exec.sock", steal_fd(&c->exec_socket_fd), err);
 	if (rc == 0)
 		rc = open_own(w, VM_DOOR_VSOCK_ID, VM_DOOR_VSOCK, "vsock.sock", steal_fd(&c->vsock_socket_fd), err);
 	if (rc == 0)
-		rc = loop_add(&w->loop, &w->supervisor, c->supervisor_fd, EPOLLIN, on_supervisor, err);
+		rc = orders_open(w, err);
 	if (rc == 0 && c->control_fd >= 0)
 		rc = control_open(&w->control, &w->loop, steal_fd(&c->control_fd), workload_control, w, err);
 	return rc;
+}
+
+/** Open the log in the files @fd; every start of the VM is told in it. None is fine. */
+static int open_log(struct worker *w, struct record_log *log, const int fd[2], struct husk_error *err)
+{
+	if (fd[0] < 0)
+		return 0;
+	int rc = record_log_open(log, fd, w->config.log_size, err);
+	if (rc == 0)
+		record_log_write(log, RECORD_BOOT, NULL, 0);
+	return rc;
+}
+
+/** The guest's console and the workload's output on their way into the VM's logs. */
+static int open_logs(struct worker *w, struct husk_error *err)
+{
+	struct vmm_config *c = &w->config;
+	bool sunk = on_sink(w); /* the sink reads it then, and logs it */
+
+	int rc = open_log(w, &w->console_log, c->console_log_fd, err);
+	rc = rc < 0 ? rc : open_log(w, &w->workload_log, c->workload_log_fd, err);
+	rc = rc < 0 ? rc : console_open(&w->console, &w->loop, sunk ? -1 : c->console_fd, c->log_fd, err);
+	if (rc == 0 && !sunk)
+		c->console_fd = -1;
+	return rc < 0 || !w->console_log.limit ? rc : console_record(&w->console, &w->console_log, err);
 }
 
 static int check(const struct vmm_config *c, struct husk_error *err)
@@ -364,6 +341,11 @@ static int check(const struct vmm_config *c, struct husk_error *err)
 		return error_set(err, -EINVAL, "the worker's configuration lacks a descriptor");
 	if (c->n_layers == 0)
 		return error_set(err, -EINVAL, "the worker's configuration lacks a root disk");
+	if ((c->console_log_fd[0] < 0) != (c->console_log_fd[1] < 0) ||
+		(c->workload_log_fd[0] < 0) != (c->workload_log_fd[1] < 0))
+		return error_set(err, -EINVAL, "the worker's configuration has one of a log's two files");
+	if (c->balloon >= c->memory)
+		return error_set(err, -EINVAL, "the worker's configuration leaves the guest no memory");
 	if (emulated && c->serial == VMM_SERIAL_CAPTURE && c->hvc_fd < 0)
 		return error_set(err, -EINVAL, "the worker's configuration lacks hvc0");
 	if (c->n_devices != (emulated ? vmm_config_devices(c) : 0))
@@ -376,17 +358,15 @@ static int set_up(struct worker *w, struct husk_error *err)
 	w->ops = machine_find(w->config.machine);
 	if (!w->ops)
 		return error_set(err, -ENOTSUP, "this husk-vmm has no machine of that kind");
-	bool inherited = w->config.serial == VMM_SERIAL_INHERIT; /* the sink reads it then, and logs it */
 	int rc = check(&w->config, err);
 	if (rc == 0)
 		rc = workload_init(w, err);
 	if (rc == 0)
-		rc = console_open(&w->console, &w->loop, inherited ? -1 : w->config.console_fd, w->config.log_fd, err);
-	if (rc < 0)
-		return rc;
-	if (!inherited)
-		w->config.console_fd = -1;
-	rc = make_memory(w, err);
+		rc = open_logs(w, err);
+	if (rc == 0)
+		rc = sample_open(w, err);
+	if (rc == 0)
+		rc = make_memory(w, err);
 	if (rc == 0)
 		rc = make_machine(w, err);
 	if (rc == 0)

@@ -2,13 +2,14 @@
 /*
  * worker.h - the worker: one VM's guest memory, devices, machine and doors
  *
- * Split in two rooms: worker.c wires the VM up from its configuration, workload.c follows its life from the guest's READY to
- * the outcome.
+ * Split in rooms: worker.c wires the VM up from its configuration, workload.c follows its life from the guest's READY to the
+ * outcome, orders.c does what the supervisor asks for meanwhile, sample.c keeps the counters.
  */
 #ifndef VMM_WORKER_H
 #define VMM_WORKER_H
 
 #include "base/loop.h"
+#include "base/record_log.h"
 #include "memory/memory.h"
 #include "vmm/agent_client.h"
 #include "vmm/config.h"
@@ -55,18 +56,32 @@ struct worker {
 	unsigned n_devices;
 	const struct machine_ops *ops;
 	struct machine *machine;
+	struct record_log console_log, workload_log; /* limit 0: the VM has none */
 	struct console console;
-	struct sink sink; /* of the serial sinks `inherit` and `capture` */
-	struct vm_stats *stats; /* mapped */
+	struct sink sink; /* of the serial sinks but `log` */
 	struct doors *doors;
 	struct control control;
-	struct loop_watch supervisor; /* what the supervisor says: doors to open and close */
+	/* orders.c */
+	struct loop_watch supervisor; /* what the supervisor says */
+	bool runs, paused; /* the machine has begun to run, it rests */
+	uint32_t changing; /* VM_CONTROL_PAUSE or RESUME, which the machine has not answered yet; 0 */
+	uint64_t paused_ns; /* CLOCK_MONOTONIC: since when */
+	bool guest_answers; /* the balloon may be set */
+	bool ballooning; /* its first target was asked for by us, and QEMU has not answered */
+	int stdin_fd; /* owned; of an ATTACH before the workload's start; -1 */
+	bool stdin_to_end;
+	/* sample.c */
+	struct vm_stats *stats; /* mapped */
+	struct loop_watch sampling; /* the timer of what takes more than one round */
+	unsigned samples_asked, sample_region;
+	uint64_t sample_at, sample_used;
 	/* workload.c */
 	struct ready ready;
 	struct agent_client *client; /* NULL before READY and after its end */
 	struct loop_watch timeout; /* of the workload; then of what is left to do after its SIGKILL */
 	struct loop_watch settle; /* after the machine's end: lets the other sources speak first */
 	struct loop_watch drain; /* after the workload's end: the doors' clients take what it has said */
+	uint64_t timeout_left_ns, drain_left_ns; /* while paused: of those two timers; 0: not set */
 	uint64_t exit_ns, drain_progress;
 	struct vm_message outcome; /* of the workload, while that goes on; kind 0: not known yet */
 	bool timed_out, draining, reported;
@@ -92,6 +107,26 @@ void workload_settle(struct worker *w, enum vm_end end, const char *text, uint64
 void workload_control(void *data, const struct vm_message *message);
 /** The guest connects to host @port. */
 int workload_accept(void *data, uint32_t port);
+
+/** The VM stands still, and so does the time that its workload has; or both go on. */
+void workload_suspend(struct worker *w);
+void workload_go_on(struct worker *w);
+
+/** Listen to the supervisor. */
+int orders_open(struct worker *w, struct husk_error *err);
+/** The machine says something that a request may have waited for. */
+void orders_machine(struct worker *w, enum machine_event event, const char *text);
+/** The guest is far enough to have its balloon set. */
+void orders_guest_answers(struct worker *w);
+/** Answer @kind: 0, or -errno with @text. */
+void orders_done(struct worker *w, uint32_t kind, int rc, const char *text);
+
+/** Map the VM's counters: what is given, or memory that nobody sees. */
+int sample_open(struct worker *w, struct husk_error *err);
+/** Bring what is not counted as it happens up to date, then answer VM_CONTROL_STATS. */
+void sample_ask(struct worker *w);
+/** The guest has given back @bytes by way of QEMU's balloon. */
+void sample_ballooned(void *data, uint64_t bytes);
 
 /** A line for the VM's log. */
 __attribute__((format(printf, 2, 3))) void worker_log(struct worker *w, const char *format, ...);

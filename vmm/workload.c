@@ -69,6 +69,7 @@ static void report(struct worker *w, const struct vm_message *outcome)
 	if (w->reported || sink_holds(w, outcome))
 		return;
 	w->reported = true;
+	console_drain(&w->console);
 	loop_timer_set(&w->timeout, 0);
 	loop_timer_set(&w->settle, 0);
 	loop_timer_set(&w->drain, 0);
@@ -230,8 +231,17 @@ static void on_ended(void *data, const struct vm_message *outcome)
 	agent_client_close(steal_pointer(&w->client));
 }
 
+static void on_output(void *data, int stream, const void *bytes, size_t n)
+{
+	struct worker *w = data;
+
+	if (w->workload_log.limit)
+		record_log_write(&w->workload_log, stream == 1 ? RECORD_STDOUT : RECORD_STDERR, bytes, n);
+}
+
 static const struct agent_client_handler client_handler = {
 	.started = on_started,
+	.output = on_output,
 	.draining = on_draining,
 	.ended = on_ended,
 };
@@ -258,8 +268,12 @@ static int start_workload(struct worker *w, struct husk_error *err)
 		return rc;
 	rc = agent_client_open(
 		&w->loop, steal_fd(&ours), c->exec, c->exec_size, c->stdio_fd, &client_handler, w, &w->client, err);
-	if (rc == 0)
-		c->stdio_fd[0] = c->stdio_fd[1] = c->stdio_fd[2] = -1;
+	if (rc < 0)
+		return rc;
+	c->stdio_fd[0] = c->stdio_fd[1] = c->stdio_fd[2] = -1;
+	if (w->stdin_fd >= 0)
+		rc = agent_client_feed(w->client, w->stdin_fd, w->stdin_to_end, err);
+	w->stdin_fd = rc == 0 ? -1 : w->stdin_fd;
 	return rc;
 }
 
@@ -270,6 +284,7 @@ static void on_ready(void *data)
 	struct husk_error err;
 
 	workload_tell(w, &message);
+	orders_guest_answers(w);
 	doors_agent_ready(w->doors);
 	if (w->config.exec && start_workload(w, &err) < 0)
 		workload_report(w, VM_END_FAILED, 0, "%s", err.message);
@@ -296,8 +311,40 @@ void workload_control(void *data, const struct vm_message *message)
 		agent_client_resize(w->client, message->value >> 16, message->value & 0xffff);
 }
 
+/** What a timer has left, which is taken from it. */
+static uint64_t stop_timer(struct loop_watch *timer)
+{
+	uint64_t left = loop_timer_left(timer);
+
+	loop_timer_set(timer, 0);
+	return left;
+}
+
+static void restart_timer(struct loop_watch *timer, uint64_t left_ns)
+{
+	if (left_ns)
+		loop_timer_set(timer, left_ns / 1000000 + 1);
+}
+
+void workload_suspend(struct worker *w)
+{
+	w->timeout_left_ns = stop_timer(&w->timeout);
+	w->drain_left_ns = stop_timer(&w->drain);
+	w->paused_ns = clock_monotonic_ns();
+}
+
+void workload_go_on(struct worker *w)
+{
+	uint64_t since = w->exit_ns > w->paused_ns ? w->exit_ns : w->paused_ns;
+
+	w->exit_ns += clock_monotonic_ns() - since;
+	restart_timer(&w->timeout, w->timeout_left_ns);
+	restart_timer(&w->drain, w->drain_left_ns);
+}
+
 int workload_init(struct worker *w, struct husk_error *err)
 {
+	w->stdin_fd = -1;
 	ready_init(&w->ready, &w->loop, on_ready, w);
 	int rc = loop_timer_open(&w->loop, &w->timeout, on_timeout, err);
 	if (rc == 0)

@@ -19,6 +19,7 @@ const struct rule loop_rules[] = {
 	CALL(epoll_ctl, "watch descriptors"),
 	CALL(timerfd_create, "timers of doors that are opened later"),
 	CALL(timerfd_settime, "set timers"),
+	CALL(timerfd_gettime, "what timers have left, in a pause"),
 	CALL(poll, "look at one descriptor: hang-ups, a dial's answer"),
 	CALL(ppoll, "the same where there is no poll"),
 	CALL(clock_gettime, "where the vDSO has no clock"),
@@ -55,7 +56,8 @@ const struct rule loop_rules[] = {
 	CALL(preadv, "read into guest memory"),
 	CALL(pwritev, "write out of it"),
 	CALL(pread64, "the same of one piece"),
-	CALL(pwrite64, "the same of one piece"),
+	CALL(pwrite64, "the same of one piece; logs"),
+	CALL(ftruncate, "logs: empty the older file, cut off what is not whole"),
 	CALL(fdatasync, "the guest's flush"),
 	CALL(fsync, "the same where the file has grown"),
 	CALL(fallocate, "discard, write zeroes; guest memory that is given back"),
@@ -72,6 +74,7 @@ const struct rule loop_rules[] = {
 	CALL(mremap, "realloc"),
 	CALL(munmap, "free"),
 	CALL(madvise, "give guest memory back"),
+	CALL(mincore, "how much of it the guest has"),
 	CALL(getrandom, "the guest's entropy, hash seeds"),
 
 	/* the other threads, and an end */
