@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* service-test.c - supervisor.sock and the supervisor's doors, with a test in the place of the worker */
-#include "vmm/supervisor/supervisor.h"
+#include "tests/unit/service_bench.h"
 
 #include "base/cleanup.h"
 #include "base/fd.h"
@@ -14,59 +14,12 @@
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
-#include <sys/un.h>
-
-static struct supervisor s;
-static int worker = -1; /* its end of the channel */
-static char folder[64];
-static struct husk_error err;
-
-static void turn(void);
 
 /** With those of clients that have come or gone taken into account. */
 static size_t open_fds(void)
 {
 	turn();
 	return count_descriptors();
-}
-
-static void on_channel(struct loop_watch *watch, uint32_t events)
-{
-	struct vm_message m;
-	(void)watch;
-	if (events & EPOLLOUT)
-		channel_flush(&s);
-	if (vm_message_receive(s.channel, &m) == 1 && m.kind == VM_MESSAGE_EXPOSED)
-		doors_answered(&s, &m);
-}
-
-/** Let the supervisor do what there is to do. */
-static void turn(void)
-{
-	for (int i = 0; i < 8; i++)
-		loop_round(&s.loop, 0, &err);
-}
-
-static void set_address(struct sockaddr_un *address, const char *name)
-{
-	*address = (struct sockaddr_un){.sun_family = AF_UNIX};
-	snprintf(address->sun_path, sizeof(address->sun_path), "%.60s/%s", folder, name);
-}
-
-static int listen_at(const char *name, int type)
-{
-	struct sockaddr_un address;
-	int fd = socket(AF_UNIX, type | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-	set_address(&address, name);
-	return bind(fd, (struct sockaddr *)&address, sizeof(address)) == 0 && listen(fd, 64) == 0 ? fd : -1;
-}
-
-static int join(void)
-{
-	struct sockaddr_un address;
-	int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-	set_address(&address, VM_SERVICE_NAME);
-	return connect(fd, (struct sockaddr *)&address, sizeof(address)) == 0 ? fd : -1;
 }
 
 /** The door of a unix socket @name in our folder. */
@@ -100,18 +53,6 @@ static void unexpose(int client, const char *name)
 	turn();
 }
 
-/** What the worker was told: the message, and whether a descriptor came. */
-static bool told(struct vm_message *m, bool *with_fd)
-{
-	int fds[4];
-	size_t n = 4;
-	int rc = vm_message_receive_fds(worker, m, fds, &n);
-	*with_fd = rc == 1 && n == 1;
-	for (size_t i = 0; rc == 1 && i < n; i++)
-		close(fds[i]);
-	return rc == 1;
-}
-
 static void answer(uint32_t id, uint32_t value, const char *text)
 {
 	struct vm_message m = {.kind = VM_MESSAGE_EXPOSED, .value = value, .door = {.id = id}};
@@ -124,13 +65,6 @@ static void answer(uint32_t id, uint32_t value, const char *text)
 static bool answered(int client, struct vm_message *m)
 {
 	return vm_message_receive(client, m) == 1 && m->kind == VM_MESSAGE_EXPOSED;
-}
-
-/** True when the supervisor has closed @client's connection. */
-static bool closed(int client)
-{
-	char byte;
-	return recv(client, &byte, 1, MSG_DONTWAIT) == 0 || errno == ECONNRESET;
 }
 
 static bool there(const char *name)
@@ -437,25 +371,7 @@ static void test_start(void)
 
 static void set_up(void)
 {
-	int pair[2];
-	snprintf(folder, sizeof(folder), "/tmp/husk-service-XXXXXX");
-	CHECK(mkdtemp(folder) && socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair) == 0,
-		"a folder and a channel");
-	worker = pair[1];
-	s.channel = pair[0];
-	memset(&s.config, 0xff, sizeof(s.config));
-	s.config.tls_path = NULL;
-	s.config.n_doors = 0;
-	s.config.exec_size = 1;
-	s.config.log_fd = -1;
-	s.config.runtime_fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	s.config.state_fd = memfd_create("state", MFD_CLOEXEC);
-	s.config.service_fd = listen_at(VM_SERVICE_NAME, SOCK_SEQPACKET);
-	s.record.state = VM_RUNNING;
-	CHECK(loop_init(&s.loop, &err) == 0 && doors_take(&s, &err) == 0 &&
-			loop_add(&s.loop, &s.channel_watch, s.channel, EPOLLIN, on_channel, &err) == 0 &&
-			service_open(&s, &err) == 0,
-		"a supervisor that serves");
+	CHECK(bench_begin(), "a supervisor that serves");
 	CHECK_STRING(vm_door_kind_name(s.record.doors[0].kind), "exec", "every VM has an exec door");
 	CHECK(s.record.doors[1].id == VM_DOOR_VSOCK_ID &&
 			strncmp(s.record.doors[1].endpoint, folder, strlen(folder)) == 0,
@@ -476,7 +392,7 @@ int main(void)
 	doors_take(&s, &err);
 	test_full();
 	test_start();
-	service_close(&s);
+	bench_end();
 	CHECK(!there(VM_SERVICE_NAME), "its socket goes with it");
 	CHECK(path_remove_tree(folder, &err) == 0, "clean up");
 	return tap_done();
