@@ -22,7 +22,10 @@
  * EXIT is the last frame: all output has been sent before it. When the client goes away a joined program gets SIGKILL
  * with its whole process group; the main workload ends with the VM.
  * With DETACH the agent closes behind STARTED, and the program lives on.
- * With several commands (NEXT) each begins when the one before has exited with 0; EXIT tells of the last one that ran.
+ * With several commands (NEXT) each begins when the one before has exited with 0, on the same streams; EXIT tells of the last
+ * one that ran. A later one that cannot be started says so on stderr and counts as exited with 127, 126 or 125. What a
+ * command that is over has left behind in the background lives on; SIGNAL, TIMEOUT and a client that goes concern the one
+ * that runs.
  * Files (FILE) are written by the program's own process as its own user before the first command.
  *
  * PUT, from the client:  HELLO PUT (ENTRY DATA…)… END;  from the agent: HELLO OK or ERROR, at any point
@@ -121,9 +124,11 @@ enum agent_exec_tag {
 	AGENT_EXEC_FLAGS = 1, /* u32 of AGENT_EXEC_FLAG_* */
 	AGENT_EXEC_ARG = 2, /* string, at least one; argv[0] is looked up in PATH of the env when it has no slash */
 	AGENT_EXEC_ENV = 3, /* "NAME=value"; later ones win. The agent adds PATH, HOME (passwd), HOSTNAME, TERM (tty) */
-	AGENT_EXEC_CWD = 4, /* absolute; made when missing for the main workload, as Docker does; default "/" */
-	AGENT_EXEC_USER = 5, /* "user[:group]", names or numbers, resolved in the guest; default 0:0 */
+	AGENT_EXEC_CWD = 4, /* absolute; made when missing for the main workload, as Docker does */
+	AGENT_EXEC_USER = 5, /* "user[:group]", names or numbers, resolved in the guest */
 	AGENT_EXEC_GROUP = 6, /* a further supplementary group, name or number */
+	/* ENV, CWD, USER and GROUP of the main workload are the base of a joined program's: its ENV and GROUPs are added to them,
+	 * its CWD and USER are in their place. Of the main workload CWD is "/" and USER 0:0 where they are not given. */
 	AGENT_EXEC_WINDOW = 7, /* u32: rows << 16 | columns; with TTY */
 	AGENT_EXEC_TIMEOUT =
 		8, /* u64 milliseconds, 1 and more, counted from STARTED over all commands: then the program's

@@ -1,21 +1,20 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * exec.c - the EXEC operation: one program, its streams, its end
+ * exec.c - the EXEC operation: its commands one behind the other, and its end
  *
- * Theory of operation: a program goes through starting (its status socket is open), running and exited. Output is read
- * from its pipes straight into frames in the connection's buffer, never more than the stream's window, so the windows bound
- * that buffer; input waits in a buffer that the window bounds as well. EXIT goes out when the program has been reaped and
- * its output streams have ended: for the main workload that is end of file, since all that could hold a pipe died with PID
- * 1; for a joined program, whose background processes may hold one for ever, it is what lay in the pipe when it died.
+ * Theory of operation: a program goes through starting (its status socket is open), running and exited. When it has exited
+ * with 0 and the request has another command, that is started on the same streams. EXIT goes out when the last one has been
+ * reaped and the output streams have ended: for the main workload that is end of file, since all that could hold a pipe died
+ * with PID 1; for a joined program, whose background processes may hold one for ever, it is what lay in the pipe when it
+ * died. With SYNC it also waits for a process that syncs, which runs while streams go on, and not for ever.
  *
- * A watch with nothing to wait for is removed rather than idled: epoll reports hang-up always.
+ * A detached program keeps nothing but its struct here, until it is reaped.
  */
-#include "guest/exec.h"
+#include "guest/exec_internal.h"
 
-#include "base/bytes.h"
 #include "base/cleanup.h"
 #include "base/fd.h"
-#include "guest/program.h"
+#include "guest/console.h"
 
 #include <fcntl.h>
 #include <signal.h>
@@ -28,67 +27,7 @@
 #include <termios.h>
 #include <unistd.h>
 
-#define GRANT_MIN (64u << 10) /* window bytes are given back in pieces of this, or when all was handed on */
-
-/** One direction of one stream. */
-struct stream {
-	struct exec *exec;
-	struct loop_watch watch;
-	int fd; /* -1: not there or ended */
-	uint32_t window; /* output: may be sent; input: may yet come */
-	uint32_t budget; /* output, after the end of a joined program: bytes that still count */
-	bool ended;
-};
-
-struct exec {
-	struct agent *agent;
-	struct connection *connection; /* NULL: abandoned */
-	struct exec *next;
-	struct exec_request request;
-	struct program program;
-	struct loop_watch status;
-	struct stream streams[3]; /* by enum agent_stream */
-	struct buffer input;
-	int terminal; /* the slave, held so that the terminal outlives the program's own descriptors; -1: none */
-	uint32_t granted; /* input bytes handed on and not yet given back to the client */
-	bool input_ended; /* the client's EOF */
-	bool started, reaped;
-	uint64_t pending_signals; /* bit n - 1, until started */
-	uint64_t started_ns;
-	struct agent_exit exit;
-};
-
-static void output_ready(struct loop_watch *watch, uint32_t events);
-static void input_ready(struct loop_watch *watch, uint32_t events);
-
-static bool is_main(const struct exec *exec)
-{
-	return exec->request.flags & AGENT_EXEC_FLAG_MAIN;
-}
-
-static bool is_tty(const struct exec *exec)
-{
-	return exec->request.flags & AGENT_EXEC_FLAG_TTY;
-}
-
-/** Watch for @events, or for nothing at all when they are 0. */
-static void watch_for(struct agent *agent, struct loop_watch *watch, int fd, uint32_t events, loop_fn *fn)
-{
-	if (!events)
-		loop_remove(&agent->loop, watch);
-	else if (watch->added)
-		loop_modify(&agent->loop, watch, events);
-	else
-		loop_add(&agent->loop, watch, fd, events, fn, NULL);
-}
-
-static void stream_end(struct stream *stream)
-{
-	loop_remove(&stream->exec->agent->loop, &stream->watch);
-	cleanup_fd(&stream->fd);
-	stream->fd = -1;
-	stream->ended = true;
-}
+#define SYNC_MAX_MS 30000u /* a disk that takes longer is the host's to judge */
 
 static void exec_free(struct exec *exec)
 {
@@ -101,7 +40,10 @@ static void exec_free(struct exec *exec)
 	for (int i = 0; i < 3; i++)
 		stream_end(&exec->streams[i]);
 	loop_remove(&exec->agent->loop, &exec->status);
+	if (exec->timer.added)
+		loop_timer_close(&exec->agent->loop, &exec->timer);
 	cleanup_fd(&exec->terminal);
+	program_streams_close(&exec->ends);
 	program_close(&exec->program);
 	exec_request_free(&exec->request);
 	buffer_free(&exec->input);
@@ -113,7 +55,7 @@ static void exec_finish(struct exec *exec)
 {
 	struct connection *c = exec->connection;
 	struct agent *agent = exec->agent;
-	bool was_main = is_main(exec);
+	bool was_main = exec_is_main(exec);
 
 	agent_exit_put(&c->out, &exec->exit);
 	c->state = CONNECTION_CLOSING;
@@ -124,12 +66,13 @@ static void exec_finish(struct exec *exec)
 		agent_end_in(agent, "the workload has ended", 30000);
 }
 
-/** Has everything that comes before EXIT been sent? True when the exec is gone. */
-static bool exec_check_end(struct exec *exec)
+bool exec_check_end(struct exec *exec)
 {
 	if (!exec->reaped || !exec->started)
 		return false;
 	if (!exec->streams[AGENT_STREAM_STDOUT].ended || !exec->streams[AGENT_STREAM_STDERR].ended)
+		return false;
+	if (exec->connection && exec->sync)
 		return false;
 	if (exec->connection)
 		exec_finish(exec);
@@ -138,237 +81,33 @@ static bool exec_check_end(struct exec *exec)
 	return true;
 }
 
-/* ---- output ---- */
+/* ---- what the workload's cgroup has counted ---- */
 
-static void output_end(struct stream *stream)
+/** The number behind @key in @file of the workload's cgroup, or the file's only one; 0 where the kernel does not count. */
+static uint64_t cgroup_count(const struct agent *agent, const char *file, const char *key)
 {
-	struct exec *exec = stream->exec;
-	uint8_t number = (uint8_t)(stream - exec->streams);
-	stream_end(stream);
-	if (exec->connection)
-		agent_frame_put(&exec->connection->out, AGENT_EOF, number, NULL, 0);
+	char text[1024] = "";
+	CLEANUP_FD int fd = agent->setup->cgroup < 0 ? -1 : openat(agent->setup->cgroup, file, O_RDONLY | O_CLOEXEC);
+	ssize_t n = fd < 0 ? -1 : read(fd, text, sizeof(text) - 1);
+	if (n <= 0)
+		return 0;
+	size_t length = strlen(key);
+	for (const char *line = text; line; line = strchr(line, '\n') ? strchr(line, '\n') + 1 : NULL)
+		if (strncmp(line, key, length) == 0)
+			return strtoull(line + length, NULL, 10);
+	return 0;
 }
 
-static void output_arm(struct stream *stream)
+static uint64_t oom_kills(const struct agent *agent)
 {
-	if (!stream->ended && stream->fd >= 0)
-		watch_for(stream->exec->agent, &stream->watch, stream->fd, stream->window ? EPOLLIN : 0, output_ready);
+	return cgroup_count(agent, "memory.events", "oom_kill ");
 }
 
-/** Move one chunk from the program to the connection; false when there is nothing more now. */
-static bool output_move(struct stream *stream)
+/** Peak memory of the main workload: of all its processes, where the kernel counts that. */
+static uint64_t peak_rss(const struct exec *exec)
 {
-	struct exec *exec = stream->exec;
-	struct buffer *out = &exec->connection->out;
-	uint32_t max = stream->window < AGENT_CHUNK ? stream->window : AGENT_CHUNK;
-
-	bool limited = exec->reaped && !is_main(exec);
-	if (limited && max > stream->budget)
-		max = stream->budget;
-	if (limited && !stream->budget) {
-		output_end(stream);
-		return false;
-	}
-	if (!max)
-		return false;
-	uint8_t *to = buffer_reserve(out, AGENT_HEADER_SIZE + max);
-	if (!to)
-		return false;
-	ssize_t n = read(stream->fd, to + AGENT_HEADER_SIZE, max);
-	if (n < 0 && (errno == EINTR || (errno == EAGAIN && !exec->reaped)))
-		return false;
-	/* A terminal's end is EIO; after the program's death what is not there now does not come any more. */
-	if (n <= 0) {
-		if (n < 0 && errno == EAGAIN && is_main(exec) && !is_tty(exec))
-			return false;
-		output_end(stream);
-		return false;
-	}
-	enum agent_type type = stream == &exec->streams[AGENT_STREAM_STDERR] ? AGENT_STDERR : AGENT_STDOUT;
-	put_le32(to, (uint32_t)n);
-	to[4] = (uint8_t)type;
-	to[5] = (uint8_t)(stream - exec->streams);
-	put_le16(to + 6, 0);
-	buffer_commit(out, AGENT_HEADER_SIZE + (size_t)n);
-	stream->window -= (uint32_t)n;
-	if (limited)
-		stream->budget -= (uint32_t)n;
-	return true;
-}
-
-/** One chunk per stream and round, so that streams share the connection fairly; after the program's end all of it. The
- *  exec may be gone afterwards. */
-static void exec_pump(struct exec *exec)
-{
-	for (int i = AGENT_STREAM_STDOUT; i <= AGENT_STREAM_STDERR; i++) {
-		struct stream *stream = &exec->streams[i];
-		if (stream->ended || stream->fd < 0)
-			continue;
-		while (output_move(stream) && exec->reaped)
-			;
-		output_arm(stream);
-	}
-	exec_check_end(exec);
-}
-
-static void output_ready(struct loop_watch *watch, uint32_t events)
-{
-	struct stream *stream = CONTAINER_OF(watch, struct stream, watch);
-	struct exec *exec = stream->exec;
-	struct connection *c = exec->connection;
-
-	output_move(stream);
-	output_arm(stream);
-	exec_check_end(exec);
-	connection_settle(c);
-}
-
-/* ---- input ---- */
-
-/** Close stdin, or say its end on a terminal as a user would. */
-static void input_close(struct exec *exec)
-{
-	struct stream *in = &exec->streams[AGENT_STREAM_STDIN];
-	struct termios modes;
-	if (is_tty(exec) && in->fd >= 0 && tcgetattr(in->fd, &modes) == 0 && (modes.c_lflag & ICANON)) {
-		if (write(in->fd, &modes.c_cc[VEOF], 1) < 0)
-			return stream_end(in);
-	}
-	stream_end(in);
-}
-
-static void input_grant(struct exec *exec, size_t bytes)
-{
-	struct stream *in = &exec->streams[AGENT_STREAM_STDIN];
-	exec->granted += (uint32_t)bytes;
-	if (!exec->granted || exec->input_ended || (exec->granted < GRANT_MIN && exec->input.size))
-		return;
-	agent_u32_put(&exec->connection->out, AGENT_WINDOW_OPEN, AGENT_STREAM_STDIN, exec->granted);
-	in->window += exec->granted;
-	exec->granted = 0;
-}
-
-/** Hand on what waits; what nobody reads any more is dropped, as by a shell's pipe. */
-static void input_move(struct exec *exec)
-{
-	struct stream *in = &exec->streams[AGENT_STREAM_STDIN];
-	while (exec->input.size) {
-		ssize_t n = in->ended ? (ssize_t)exec->input.size : buffer_write(&exec->input, in->fd);
-		if (n == -EINTR)
-			continue;
-		if (n == -EAGAIN || n == 0)
-			break;
-		if (in->ended)
-			buffer_consume(&exec->input, (size_t)n);
-		if (n < 0)
-			stream_end(in);
-		else
-			input_grant(exec, (size_t)n);
-	}
-	if (exec->input_ended && !exec->input.size && !in->ended)
-		input_close(exec);
-	if (!in->ended && in->fd >= 0)
-		watch_for(exec->agent, &in->watch, in->fd, exec->input.size ? EPOLLOUT : 0, input_ready);
-}
-
-static void input_ready(struct loop_watch *watch, uint32_t events)
-{
-	struct stream *stream = CONTAINER_OF(watch, struct stream, watch);
-	struct connection *c = stream->exec->connection;
-	if (events & (EPOLLERR | EPOLLHUP) && !(events & EPOLLOUT))
-		stream_end(&stream->exec->streams[AGENT_STREAM_STDIN]);
-	input_move(stream->exec);
-	connection_settle(c);
-}
-
-/* ---- the client's frames ---- */
-
-void exec_signal(struct exec *exec, uint32_t number)
-{
-	if (exec->reaped)
-		return;
-	if (!exec->started)
-		exec->pending_signals |= 1ull << (number - 1);
-	else
-		kill(exec->program.pid, (int)number);
-}
-
-static void frame_input(struct connection *c, const struct agent_frame *frame)
-{
-	struct exec *exec = c->exec;
-	struct stream *in = &exec->streams[AGENT_STREAM_STDIN];
-	bool end = frame->type == AGENT_EOF;
-	if (!(exec->request.flags & AGENT_EXEC_FLAG_STDIN) || exec->input_ended ||
-		frame->stream != AGENT_STREAM_STDIN || (end ? frame->size != 0 : frame->size == 0))
-		return connection_error(c, AGENT_ERROR_PROTOCOL, "input out of place");
-	if (frame->size > in->window)
-		return connection_error(c, AGENT_ERROR_PROTOCOL, "more input than the window allows");
-	in->window -= frame->size;
-	exec->input_ended = end;
-	if (buffer_append(&exec->input, frame->payload, frame->size) < 0)
-		return connection_error(c, AGENT_ERROR_SYSTEM, "out of memory");
-	if (in->fd >= 0 || in->ended)
-		input_move(exec);
-}
-
-static void frame_window(struct connection *c, const struct agent_frame *frame)
-{
-	struct exec *exec = c->exec;
-	uint32_t bytes;
-	if (frame->stream != AGENT_STREAM_STDOUT && frame->stream != AGENT_STREAM_STDERR)
-		return connection_error(c, AGENT_ERROR_PROTOCOL, "WINDOW of no output stream");
-	struct stream *stream = &exec->streams[frame->stream];
-	if (!agent_u32_get(frame, &bytes) || bytes > AGENT_WINDOW - stream->window)
-		return connection_error(c, AGENT_ERROR_PROTOCOL, "WINDOW beyond its limit");
-	stream->window += bytes;
-	if (exec->reaped)
-		exec_pump(exec);
-	else
-		output_arm(stream);
-}
-
-/** EOF of an output stream: the client takes no more of it, and the program finds its pipe closed. The exec may be gone
- *  afterwards. */
-static void frame_output_end(struct connection *c, const struct agent_frame *frame)
-{
-	struct stream *stream = &c->exec->streams[frame->stream];
-	if (frame->size)
-		return connection_error(c, AGENT_ERROR_PROTOCOL, "malformed EOF");
-	if (!stream->ended)
-		stream_end(stream);
-	exec_check_end(c->exec);
-}
-
-void exec_frame(struct connection *c, const struct agent_frame *frame)
-{
-	struct exec *exec = c->exec;
-	struct winsize size = {0};
-	uint32_t value;
-
-	switch (frame->type) {
-	case AGENT_EOF:
-		if (frame->stream == AGENT_STREAM_STDOUT || frame->stream == AGENT_STREAM_STDERR)
-			return frame_output_end(c, frame);
-		return frame_input(c, frame);
-	case AGENT_STDIN:
-		return frame_input(c, frame);
-	case AGENT_WINDOW_OPEN:
-		return frame_window(c, frame);
-	case AGENT_SIGNAL:
-		if (!agent_u32_get(frame, &value) || value < 1 || value > 64)
-			return connection_error(c, AGENT_ERROR_PROTOCOL, "SIGNAL without a signal number");
-		return exec_signal(exec, value);
-	case AGENT_RESIZE:
-		if (!is_tty(exec) || !agent_resize_get(frame, &size.ws_row, &size.ws_col))
-			return connection_error(c, AGENT_ERROR_PROTOCOL, "RESIZE without a terminal or malformed");
-		exec->request.rows = size.ws_row; /* for a terminal that is yet to come */
-		exec->request.columns = size.ws_col;
-		if (exec->streams[AGENT_STREAM_STDOUT].fd >= 0)
-			ioctl(exec->streams[AGENT_STREAM_STDOUT].fd, TIOCSWINSZ, &size);
-		return;
-	default:
-		return connection_error(c, AGENT_ERROR_PROTOCOL, "frame of type %#x within EXEC", frame->type);
-	}
+	uint64_t bytes = exec_is_main(exec) ? cgroup_count(exec->agent, "memory.peak", "") : 0;
+	return bytes ? bytes : exec->peak_rss;
 }
 
 /* ---- start and end ---- */
@@ -387,6 +126,14 @@ static void use_terminal(struct exec *exec, int master)
 	}
 }
 
+/** The client has been told all there is. The program's end is nobody's business but the reaper's. */
+static void exec_detach(struct exec *exec)
+{
+	exec->connection->state = CONNECTION_CLOSING;
+	exec->connection->exec = NULL;
+	exec->connection = NULL;
+}
+
 static void exec_begin(struct exec *exec)
 {
 	struct connection *c = exec->connection;
@@ -398,10 +145,14 @@ static void exec_begin(struct exec *exec)
 	if (!c)
 		return;
 	agent_u32_put(&c->out, AGENT_STARTED, 0, (uint32_t)exec->program.pid);
+	if (exec->request.flags & AGENT_EXEC_FLAG_DETACH)
+		return exec_detach(exec);
+	if (exec->request.timeout_ms)
+		loop_timer_set(&exec->timer, exec->request.timeout_ms);
 	for (int i = 1; i <= 64; i++)
 		if (exec->pending_signals >> (i - 1) & 1)
 			exec_signal(exec, (uint32_t)i);
-	if (is_tty(exec) && exec->streams[AGENT_STREAM_STDOUT].fd < 0)
+	if (exec_is_tty(exec) && exec->streams[AGENT_STREAM_STDOUT].fd < 0)
 		exec->streams[AGENT_STREAM_STDOUT].ended = true;
 	for (int i = AGENT_STREAM_STDOUT; i <= AGENT_STREAM_STDERR; i++)
 		output_arm(&exec->streams[i]);
@@ -434,7 +185,7 @@ static bool exec_status(struct exec *exec)
 			exec_begin(exec);
 			return false;
 		}
-		if (n == sizeof(report) && report.kind == PROGRAM_TTY && n_fds == 1 && is_tty(exec) &&
+		if (n == sizeof(report) && report.kind == PROGRAM_TTY && n_fds == 1 && exec_is_tty(exec) &&
 			exec->streams[AGENT_STREAM_STDOUT].fd < 0) {
 			use_terminal(exec, fd);
 			continue;
@@ -466,6 +217,67 @@ static void status_ready(struct loop_watch *watch, uint32_t events)
 		connection_settle(c);
 }
 
+/** Its process group, and the process itself, which may not have made that yet. */
+static void exec_kill(struct exec *exec)
+{
+	kill(exec->program.pid, SIGKILL);
+	kill(-exec->program.pid, SIGKILL);
+}
+
+/** The program's time is up, or that of the sync after its end. */
+static void timer_ready(struct loop_watch *watch, uint32_t events)
+{
+	struct exec *exec = CONTAINER_OF(watch, struct exec, timer);
+	struct connection *c = exec->connection;
+
+	loop_timer_set(watch, 0);
+	if (!exec->reaped) {
+		exec->timed_out = true;
+		return exec_kill(exec);
+	}
+	console_say("the sync at the workload's end takes more than %u s: not waited for", SYNC_MAX_MS / 1000);
+	exec->sync = 0;
+	exec_check_end(exec);
+	if (c)
+		connection_settle(c);
+}
+
+/** Start the command whose turn it is. */
+static int start_command(struct exec *exec, struct husk_error *err)
+{
+	struct agent *agent = exec->agent;
+	const struct exec *workload = agent->main;
+
+	if (!workload && !exec_is_main(exec))
+		return error_set(err, -ESRCH, "no workload runs");
+	exec->request.base = workload ? &workload->request : NULL;
+	int rc = program_start(agent->setup, &exec->request, exec->step, workload ? workload->program.pidfd : -1,
+		&exec->ends, &exec->program, err);
+	exec->request.base = NULL;
+	if (exec->step + 1 < exec->request.n_commands)
+		return rc;
+	program_streams_release(&exec->ends);
+	exec_request_shrink(&exec->request);
+	return rc;
+}
+
+static enum agent_error start_error(int rc)
+{
+	return rc == -ESRCH ? AGENT_ERROR_BUSY : AGENT_ERROR_SYSTEM;
+}
+
+/** What an exec needs besides its program. */
+static int exec_prepare(struct exec *exec, struct husk_error *err)
+{
+	int rc = program_streams_open(&exec->request, &exec->ends, err);
+	if (rc == 0 && exec->request.timeout_ms)
+		rc = loop_timer_open(&exec->agent->loop, &exec->timer, timer_ready, err);
+	for (int i = 0; i < 3; i++)
+		exec->streams[i].fd = steal_fd(&exec->ends.ours[i]);
+	exec->oom_kills = oom_kills(exec->agent);
+	return rc;
+}
+
 void exec_open(struct connection *c, const struct agent_frame *frame)
 {
 	struct agent *agent = c->agent;
@@ -489,20 +301,21 @@ void exec_open(struct connection *c, const struct agent_frame *frame)
 	}
 	*exec = (struct exec){
 		.agent = agent, .connection = c, .request = request, .terminal = -1, .next = agent->execs};
-	exec->program = (struct program){.pidfd = -1, .status = -1, .stdio = {-1, -1, -1}};
+	exec->program = (struct program){.pidfd = -1, .status = -1};
+	exec->ends = PROGRAM_NO_STREAMS;
 	agent->execs = exec;
 	for (int i = 0; i < 3; i++)
 		exec->streams[i] = (struct stream){.exec = exec, .fd = -1, .window = AGENT_WINDOW};
-	rc = program_start(
-		agent->setup, &exec->request, agent->main ? agent->main->program.pidfd : -1, &exec->program, &err);
+	rc = exec_prepare(exec, &err);
+	rc = rc < 0 ? rc : start_command(exec, &err);
 	if (rc == 0)
 		rc = loop_add(&agent->loop, &exec->status, exec->program.status, EPOLLIN, status_ready, &err);
 	if (rc < 0)
-		return exec_failed(exec, rc == -ESRCH ? AGENT_ERROR_BUSY : AGENT_ERROR_SYSTEM, err.message);
-	for (int i = 0; i < 3; i++)
-		exec->streams[i].fd = steal_fd(&exec->program.stdio[i]);
-	/* A terminal has one output stream. */
-	exec->streams[AGENT_STREAM_STDERR].ended = is_tty(exec);
+		return exec_failed(exec, start_error(rc), err.message);
+	/* A terminal has one output stream, a detached program none. */
+	bool detached = request.flags & AGENT_EXEC_FLAG_DETACH;
+	exec->streams[AGENT_STREAM_STDOUT].ended = detached;
+	exec->streams[AGENT_STREAM_STDERR].ended = detached || exec_is_tty(exec);
 	exec->streams[AGENT_STREAM_STDIN].ended = !(request.flags & AGENT_EXEC_FLAG_STDIN);
 	c->state = CONNECTION_EXEC;
 	c->exec = exec;
@@ -513,57 +326,103 @@ void exec_open(struct connection *c, const struct agent_frame *frame)
 void exec_abandon(struct exec *exec)
 {
 	exec->connection = NULL;
-	if (!exec->reaped) {
-		kill(exec->program.pid, SIGKILL);
-		kill(-exec->program.pid, SIGKILL);
-	}
+	if (!exec->reaped)
+		exec_kill(exec);
 	for (int i = 0; i < 3; i++)
 		stream_end(&exec->streams[i]);
 	exec_check_end(exec);
 }
 
-/** Peak memory of the main workload: of all its processes, where the kernel counts that. */
-static uint64_t peak_rss(const struct exec *exec, const struct rusage *usage)
+/** Was the command that has ended so the last of its exec? */
+static bool was_last(struct exec *exec, int status)
 {
-	char text[32] = "";
-	uint64_t bytes = (uint64_t)usage->ru_maxrss * 1024;
-	if (!is_main(exec) || exec->agent->setup->cgroup < 0)
-		return bytes;
-	CLEANUP_FD int fd = openat(exec->agent->setup->cgroup, "memory.peak", O_RDONLY | O_CLOEXEC);
-	if (fd >= 0 && read(fd, text, sizeof(text) - 1) > 0)
-		bytes = strtoull(text, NULL, 10);
-	return bytes;
+	return !WIFEXITED(status) || WEXITSTATUS(status) || exec->timed_out || !exec->connection ||
+	       exec->step + 1 == exec->request.n_commands;
 }
 
-static void exec_died(struct exec *exec, int status, const struct rusage *usage)
+/** The exec may be gone afterwards. */
+static void exec_next(struct exec *exec)
 {
-	struct connection *c = exec->connection;
+	struct husk_error err = {0};
 
-	/* What it said before it died comes first: an error, or the end that means success. */
-	if (!exec->started && exec_status(exec)) {
-		if (c)
-			connection_settle(c);
+	program_close(&exec->program);
+	exec->step++;
+	int rc = start_command(exec, &err);
+	if (rc < 0) {
+		exec->reaped = true;
+		return connection_error(exec->connection, start_error(rc), "%s", err.message);
+	}
+	/* What fails in it from now on it says on stderr. */
+	cleanup_fd(&exec->program.status);
+	exec->program.status = -1;
+}
+
+/** Start a process that syncs. Where that cannot be, the end is told without: the disk has a journal. */
+static void sync_begin(struct exec *exec)
+{
+	struct husk_error err = {0};
+
+	if (loop_timer_open(&exec->agent->loop, &exec->timer, timer_ready, &err) < 0)
+		return console_say("sync at the workload's end: %s", err.message);
+	exec->sync = fork();
+	if (exec->sync < 0) {
+		console_say("sync at the workload's end: %s", strerror(errno));
+		exec->sync = 0;
 		return;
 	}
+	if (exec->sync == 0) {
+		sync();
+		_exit(0);
+	}
+	loop_timer_set(&exec->timer, SYNC_MAX_MS);
+}
+
+/** The last command is over. */
+static void exec_ended(struct exec *exec, int status)
+{
+	uint32_t flags = exec->timed_out ? AGENT_EXIT_TIMED_OUT : 0;
+
 	exec->reaped = true;
+	if (oom_kills(exec->agent) > exec->oom_kills)
+		flags |= AGENT_EXIT_OOM;
 	exec->exit = (struct agent_exit){
 		.kind = WIFSIGNALED(status) ? AGENT_SIGNALED : AGENT_EXITED,
 		.value = (uint32_t)(WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status)),
 		.duration_ns = exec->started ? clock_monotonic_ns() - exec->started_ns : 0,
-		.peak_rss = peak_rss(exec, usage),
+		.peak_rss = peak_rss(exec),
+		.flags = flags,
+		.step = (uint32_t)exec->step,
 	};
+	program_streams_release(&exec->ends);
 	for (int i = AGENT_STREAM_STDOUT; i <= AGENT_STREAM_STDERR; i++) {
 		int waiting = 0;
 		struct stream *stream = &exec->streams[i];
 		if (stream->fd >= 0 && ioctl(stream->fd, FIONREAD, &waiting) == 0 && waiting > 0)
 			stream->budget = (uint32_t)waiting;
-		if (is_tty(exec))
+		if (exec_is_tty(exec))
 			stream->budget = AGENT_WINDOW; /* a terminal does not say what is still on its way */
 	}
-	if (c && exec->started)
+	if (exec->request.flags & AGENT_EXEC_FLAG_SYNC)
+		sync_begin(exec);
+	if (exec->connection && exec->started)
 		exec_pump(exec);
 	else
 		exec_check_end(exec);
+}
+
+static void exec_died(struct exec *exec, int status, const struct rusage *usage)
+{
+	struct connection *c = exec->connection;
+	uint64_t peak = (uint64_t)usage->ru_maxrss * 1024;
+
+	/* What it said before it died comes first: an error, or the end that means success. */
+	if (exec->started || !exec_status(exec)) {
+		exec->peak_rss = peak > exec->peak_rss ? peak : exec->peak_rss;
+		if (was_last(exec, status))
+			exec_ended(exec, status);
+		else
+			exec_next(exec);
+	}
 	if (c)
 		connection_settle(c);
 }
@@ -571,6 +430,14 @@ static void exec_died(struct exec *exec, int status, const struct rusage *usage)
 bool exec_reaped(struct agent *agent, pid_t pid, int status, const struct rusage *usage)
 {
 	for (struct exec *exec = agent->execs; exec; exec = exec->next) {
+		struct connection *c = exec->connection;
+		if (exec->sync == pid) {
+			exec->sync = 0;
+			exec_check_end(exec);
+			if (c)
+				connection_settle(c);
+			return true;
+		}
 		if (exec->program.pid != pid || exec->reaped)
 			continue;
 		exec_died(exec, status, usage);

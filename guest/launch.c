@@ -4,15 +4,16 @@
  *
  * Theory of operation: runs as root inside the image's root. The order matters: the terminal belongs to the workload's own
  * devpts; the streams are given to the image's user while we may (so that /dev/stdout can be opened again); the working
- * directory is entered with root's rights, as runc does; then the user, then exec. Whatever fails is said on the status
- * socket with the code that tells exit status 125, 126 and 127 apart; the socket closes by itself when exec succeeds.
+ * directory is entered with root's rights, as runc does; then the user, as whom files are written, then exec. Whatever fails
+ * is said on the status socket with the code that tells exit status 125, 126 and 127 apart; the socket closes by itself when
+ * exec succeeds. From the second command of a chain on, when the host has been told that it runs, what fails is said on
+ * stderr instead, as a shell does.
  */
 #include "guest/launch.h"
 
 #include "base/cleanup.h"
 #include "base/fd.h"
 #include "guest/program.h"
-#include "guest/user.h"
 
 #include <fcntl.h>
 #include <grp.h>
@@ -26,6 +27,11 @@
 #include <sys/sysmacros.h>
 #include <unistd.h>
 
+/* As shells and container engines have them. */
+#define EXIT_FAILED 125
+#define EXIT_NOT_EXECUTABLE 126
+#define EXIT_NOT_FOUND 127
+
 #define PATH_DEFAULT "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 void launch_fail(int status, enum agent_error code, const char *format, ...)
@@ -35,8 +41,14 @@ void launch_fail(int status, enum agent_error code, const char *format, ...)
 	va_start(ap, format);
 	vsnprintf(report.text, sizeof(report.text), format, ap);
 	va_end(ap);
-	fd_send(status, &report, sizeof(report), NULL, 0);
-	_exit(125);
+	if (status >= 0) {
+		fd_send(status, &report, sizeof(report), NULL, 0);
+		_exit(EXIT_FAILED);
+	}
+	dprintf(STDERR_FILENO, "husk: %s\n", report.text);
+	_exit(code == AGENT_ERROR_NOT_FOUND          ? EXIT_NOT_FOUND
+		: code == AGENT_ERROR_NOT_EXECUTABLE ? EXIT_NOT_EXECUTABLE
+						     : EXIT_FAILED);
 }
 
 /** A terminal of the workload's own devpts as controlling terminal and streams; its master goes to the agent. */
@@ -75,7 +87,7 @@ static void own_streams(uid_t uid, int status)
 	}
 }
 
-static void become(const struct user *user, int status)
+void launch_become(const struct user *user, int status)
 {
 	if (setgroups(user->n_groups, user->groups) < 0 || setresgid(user->gid, user->gid, user->gid) < 0 ||
 		setresuid(user->uid, user->uid, user->uid) < 0)
@@ -118,8 +130,11 @@ static const char *environment_get(char *const *env, const char *name)
 	return NULL;
 }
 
-char **launch_environment(const struct exec_request *request, const struct workload_setup *setup, const char *home)
+/** The agent's defaults with what the VM has to say, the workload's environment, the request's, HOME of passwd; of a name that
+ *  comes twice the later one. NULL without memory. */
+static char **make_environment(const struct exec_request *request, const struct workload_setup *setup, const char *home)
 {
+	const struct exec_request *const layers[] = {request->base, request};
 	struct strings list = {0};
 	int rc = environment_add(&list, "PATH", PATH_DEFAULT);
 	if (rc == 0)
@@ -131,8 +146,9 @@ char **launch_environment(const struct exec_request *request, const struct workl
 	}
 	if (rc == 0 && (request->flags & AGENT_EXEC_FLAG_TTY))
 		rc = environment_add(&list, "TERM", "xterm");
-	for (size_t i = 0; rc == 0 && i < request->env.n; i++)
-		rc = environment_set(&list, request->env.items[i]);
+	for (size_t layer = 0; layer < ARRAY_SIZE(layers); layer++)
+		for (size_t i = 0; rc == 0 && layers[layer] && i < layers[layer]->env.n; i++)
+			rc = environment_set(&list, layers[layer]->env.items[i]);
 	if (rc == 0 && !environment_get(list.items, "HOME"))
 		rc = environment_add(&list, "HOME", home);
 	if (rc < 0)
@@ -160,9 +176,8 @@ static int exec_in_path(const char *path, char *const *argv, char *const *env)
 	return telling;
 }
 
-_Noreturn static void run(const struct exec_request *request, char *const *env, int status)
+_Noreturn static void run(char *const *argv, char *const *env, int status)
 {
-	char *const *argv = request->args.items;
 	const char *name = argv[0];
 	int failed;
 
@@ -195,12 +210,53 @@ static void reset_signals(void)
 	sigprocmask(SIG_SETMASK, &none, NULL);
 }
 
-void launch(const struct workload_setup *setup, const struct exec_request *request, int status)
+/** The user of the request, with the workload's further groups and its own. */
+static void find_user(const struct exec_request *request, struct user *user, int status)
 {
 	struct husk_error err = {0};
+	struct strings groups = {0};
+	const struct strings *const lists[] = {request->base ? &request->base->groups : NULL, &request->groups};
+	int rc = 0;
+
+	for (size_t list = 0; list < ARRAY_SIZE(lists); list++)
+		for (size_t i = 0; rc == 0 && lists[list] && i < lists[list]->n; i++)
+			rc = strings_add(&groups, lists[list]->items[i]);
+	if (rc < 0)
+		launch_fail(status, AGENT_ERROR_SYSTEM, "find the user: out of memory");
+	if (user_lookup(exec_request_user(request), groups.items, groups.n, user, &err) < 0)
+		launch_fail(status, AGENT_ERROR_USER, "%s", err.message);
+	strings_free(&groups);
+}
+
+/** With the user's own rights. A file that was there keeps its owner; a fifo that nobody reads holds nobody up. */
+static void write_files(const struct exec_request *request, int status)
+{
+	for (size_t i = 0; i < request->n_files; i++) {
+		const struct staged_file *file = &request->files[i];
+		struct stat st;
+		int fd = open(file->path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOCTTY | O_NONBLOCK, 0600);
+		int rc = fd < 0 || fstat(fd, &st) < 0 ? -errno : S_ISREG(st.st_mode) ? 0 : -EINVAL;
+		rc = rc < 0 ? rc : fd_write_all(fd, file->contents, file->size);
+		if (rc == 0 && fchmod(fd, file->mode) < 0)
+			rc = -errno;
+		if (fd >= 0 && close(fd) < 0 && rc == 0)
+			rc = -errno;
+		if (rc < 0)
+			launch_fail(status, AGENT_ERROR_ERRNO - rc, "write %s: %s", file->path,
+				rc == -EINVAL ? "not a regular file" : strerror(-rc));
+	}
+}
+
+void launch(const struct workload_setup *setup, const struct exec_request *request, size_t step, int status)
+{
+	const char *cwd = exec_request_cwd(request);
 	struct user user;
 	struct rlimit files = {.rlim_cur = setup->nofile, .rlim_max = setup->nofile};
 
+	if (step > 0) { /* the agent has long said STARTED */
+		close(status);
+		status = -1;
+	}
 	reset_signals();
 	umask(022);
 	setsid();
@@ -208,16 +264,15 @@ void launch(const struct workload_setup *setup, const struct exec_request *reque
 		open_terminal(request, status);
 	if (setrlimit(RLIMIT_NOFILE, &files) < 0)
 		launch_fail(status, AGENT_ERROR_SYSTEM, "set the limit of open files: %s", strerror(errno));
-	int rc = user_lookup(request->user, request->groups.items, request->groups.n, &user, &err);
-	if (rc < 0)
-		launch_fail(status, AGENT_ERROR_USER, "%s", err.message);
+	find_user(request, &user, status);
 	own_streams(user.uid, status);
-	if (chdir(request->cwd) < 0)
-		launch_fail(status, AGENT_ERROR_DIRECTORY, "enter the working directory %s: %s", request->cwd,
-			strerror(errno));
-	char **env = launch_environment(request, setup, user.home);
+	if (chdir(cwd) < 0)
+		launch_fail(status, AGENT_ERROR_DIRECTORY, "enter the working directory %s: %s", cwd, strerror(errno));
+	char **env = make_environment(request, setup, user.home);
 	if (!env)
 		launch_fail(status, AGENT_ERROR_SYSTEM, "make the environment: out of memory");
-	become(&user, status);
-	run(request, env, status);
+	launch_become(&user, status);
+	if (step == 0)
+		write_files(request, status);
+	run(request->commands[step].items, env, status);
 }

@@ -6,17 +6,18 @@
 #include "agent/protocol.h"
 #include "guest/enter.h"
 #include "guest/request.h"
+#include "guest/user.h"
 
-/** Become the program. Descriptors 0 to 2 are its streams (to be replaced with a terminal), @status is the status socket.
- *  Inside the workload's root and namespaces already. */
-_Noreturn void launch(const struct workload_setup *setup, const struct exec_request *request, int status);
+/** Become the program of command @step. Descriptors 0 to 2 are its streams (to be replaced with a terminal), @status is the
+ *  status socket. Inside the workload's root and namespaces already. */
+_Noreturn void launch(const struct workload_setup *setup, const struct exec_request *request, size_t step, int status);
 
-/** Report on the status socket and end the process. */
+/** Report on the status socket and end the process. Without one (-1), as the agent has been told already that the exec runs:
+ *  say it on stderr and end as a shell does. */
 _Noreturn __attribute__((format(printf, 3, 4))) void launch_fail(
 	int status, enum agent_error code, const char *format, ...);
 
-/** The program's environment: the agent's defaults with what the VM has to say, the request's, HOME of passwd; of a name that comes twice the later
- *  one. NULL without memory. Exported for its test. */
-char **launch_environment(const struct exec_request *request, const struct workload_setup *setup, const char *home);
+/** Give up root's rights for those of @user. */
+void launch_become(const struct user *user, int status);
 
 #endif

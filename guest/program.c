@@ -38,25 +38,35 @@
 
 /** The child's ends. */
 struct ends {
-	int stdio[3];
+	int stdio[3]; /* the caller's */
 	int status;
 };
 
 static void ends_close(struct ends *ends)
 {
-	for (int i = 0; i < 3; i++)
-		cleanup_fd(&ends->stdio[i]);
 	cleanup_fd(&ends->status);
 }
 
+/** What joined processes do. */
+struct task {
+	program_fn *run;
+	const void *data;
+};
+
+/** A command of a request. */
+struct command {
+	const struct exec_request *request;
+	size_t step;
+};
+
 void program_close(struct program *program)
 {
-	for (int i = 0; i < 3; i++)
-		cleanup_fd(&program->stdio[i]);
 	cleanup_fd(&program->status);
 	cleanup_fd(&program->pidfd);
-	*program = (struct program){.pid = 0, .pidfd = -1, .status = -1, .stdio = {-1, -1, -1}};
+	*program = (struct program){.pid = 0, .pidfd = -1, .status = -1};
 }
+
+/* ---- streams ---- */
 
 /** A pipe whose end @ours is the agent's and non-blocking. */
 static int make_pipe(int ours, int *agent_end, int *child_end, struct husk_error *err)
@@ -71,21 +81,55 @@ static int make_pipe(int ours, int *agent_end, int *child_end, struct husk_error
 	return rc < 0 ? error_set(err, rc, "make a pipe non-blocking") : 0;
 }
 
-static int make_ends(
-	const struct exec_request *request, struct program *program, struct ends *ends, struct husk_error *err)
+void program_streams_release(struct program_streams *streams)
 {
-	int pair[2], rc = 0;
+	for (int i = 0; i < 3; i++) {
+		cleanup_fd(&streams->theirs[i]);
+		streams->theirs[i] = -1;
+	}
+}
+
+void program_streams_close(struct program_streams *streams)
+{
+	program_streams_release(streams);
+	for (int i = 0; i < 3; i++) {
+		cleanup_fd(&streams->ours[i]);
+		streams->ours[i] = -1;
+	}
+}
+
+int program_streams_open(const struct exec_request *request, struct program_streams *out, struct husk_error *err)
+{
+	struct program_streams streams CLEANUP(program_streams_close) = PROGRAM_NO_STREAMS;
+	int rc = 0;
+
+	*out = streams;
+	if (request->flags & (AGENT_EXEC_FLAG_TTY | AGENT_EXEC_FLAG_DETACH))
+		return 0;
+	if (request->flags & AGENT_EXEC_FLAG_STDIN)
+		rc = make_pipe(1, &streams.ours[0], &streams.theirs[0], err);
+	for (int i = 1; rc == 0 && i < 3; i++)
+		rc = make_pipe(0, &streams.ours[i], &streams.theirs[i], err);
+	if (rc < 0)
+		return rc;
+	*out = streams;
+	streams = PROGRAM_NO_STREAMS;
+	return 0;
+}
+
+/* ---- processes ---- */
+
+/** The status socket and the child's ends. */
+static int make_ends(const int stdio[3], struct program *program, struct ends *ends, struct husk_error *err)
+{
+	int pair[2];
+
 	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
 		return error_errno(err, "make a socket pair");
 	program->status = pair[0];
 	ends->status = pair[1];
-	if (request->flags & AGENT_EXEC_FLAG_TTY)
-		return 0;
-	if (request->flags & AGENT_EXEC_FLAG_STDIN)
-		rc = make_pipe(1, &program->stdio[0], &ends->stdio[0], err);
-	for (int i = 1; rc == 0 && i < 3; i++)
-		rc = make_pipe(0, &program->stdio[i], &ends->stdio[i], err);
-	return rc;
+	memcpy(ends->stdio, stdio, sizeof(ends->stdio));
+	return 0;
 }
 
 /** Make 0 to 2 the program's streams and keep of the rest only the status socket and @other. */
@@ -153,22 +197,22 @@ _Noreturn static void main_child(
 		_exit(125);
 	if (own.cgroup >= 0 && unshare(CLONE_NEWCGROUP) < 0)
 		launch_fail(ends->status, AGENT_ERROR_SYSTEM, "make a cgroup namespace: %s", strerror(errno));
-	if (enter_root(&own, request->cwd, &err) < 0)
+	if (enter_root(&own, exec_request_cwd(request), &err) < 0)
 		launch_fail(ends->status, AGENT_ERROR_SYSTEM, "%s", err.message);
 	if (!(request->flags & AGENT_EXEC_FLAG_INIT))
-		launch(setup, request, ends->status);
+		launch(setup, request, 0, ends->status);
 	sigfillset(&all);
 	sigprocmask(SIG_SETMASK, &all, NULL);
 	pid_t child = fork();
 	if (child < 0)
 		launch_fail(ends->status, AGENT_ERROR_SYSTEM, "fork: %s", strerror(errno));
 	if (child == 0)
-		launch(setup, request, ends->status);
+		launch(setup, request, 0, ends->status);
 	reaper_run(child);
 }
 
 _Noreturn static void join_child(
-	const struct workload_setup *setup, const struct exec_request *request, struct ends *ends, int main_pidfd)
+	const struct workload_setup *setup, const struct task *task, struct ends *ends, int main_pidfd)
 {
 	if (sort_descriptors(ends, &main_pidfd) < 0)
 		_exit(125);
@@ -189,7 +233,8 @@ _Noreturn static void join_child(
 		if (read(told[0], &byte, 1) != 0)
 			_exit(125);
 		close(told[0]);
-		launch(setup, request, ends->status);
+		task->run(setup, task->data, ends->status);
+		_exit(125);
 	}
 	if (pid < 0)
 		launch_fail(ends->status, errno == ENOMEM ? AGENT_ERROR_BUSY : AGENT_ERROR_SYSTEM,
@@ -218,28 +263,29 @@ static int wait_for_helper(pid_t helper, struct program *program, struct husk_er
 	return 0;
 }
 
-int program_start(const struct workload_setup *setup, const struct exec_request *request, int main_pidfd,
-	struct program *out, struct husk_error *err)
+/** Start the main workload (@request) or a process that joins it (@task). */
+static int start(const struct workload_setup *setup, const struct exec_request *request, const struct task *task,
+	int main_pidfd, const int stdio[3], struct program *out, struct husk_error *err)
 {
 	struct ends ends CLEANUP(ends_close) = {.stdio = {-1, -1, -1}, .status = -1};
-	struct program program CLEANUP(program_close) = {.pidfd = -1, .status = -1, .stdio = {-1, -1, -1}};
-	bool is_main = request->flags & AGENT_EXEC_FLAG_MAIN;
+	struct program program CLEANUP(program_close) = {.pidfd = -1, .status = -1};
 
-	int rc = make_ends(request, &program, &ends, err);
+	int rc = make_ends(stdio, &program, &ends, err);
 	if (rc < 0)
 		return rc;
-	pid_t pid = is_main ? clone_child(CLONE_NEWPID | CLONE_NEWNS, setup->cgroup, &program.pidfd, SIGCHLD)
+	pid_t pid = request ? clone_child(CLONE_NEWPID | CLONE_NEWNS, setup->cgroup, &program.pidfd, SIGCHLD)
 			    : clone_into_workload(setup->cgroup);
 	if (pid < 0)
 		return error_errno(err, "start a process");
 	if (pid == 0) {
-		if (is_main)
+		if (request)
 			main_child(setup, request, &ends);
-		join_child(setup, request, &ends, main_pidfd);
+		join_child(setup, task, &ends, main_pidfd);
 	}
-	ends_close(&ends);
+	cleanup_fd(&ends.status);
+	ends.status = -1;
 	program.pid = pid;
-	if (!is_main) {
+	if (!request) {
 		rc = wait_for_helper(pid, &program, err);
 		if (rc < 0)
 			return rc;
@@ -248,6 +294,29 @@ int program_start(const struct workload_setup *setup, const struct exec_request 
 	if (rc < 0)
 		return error_set(err, rc, "make the status socket non-blocking");
 	*out = program;
-	program = (struct program){.pidfd = -1, .status = -1, .stdio = {-1, -1, -1}};
+	program = (struct program){.pidfd = -1, .status = -1};
 	return 0;
+}
+
+static void run_command(const struct workload_setup *setup, const void *data, int status)
+{
+	const struct command *command = data;
+	launch(setup, command->request, command->step, status);
+}
+
+int program_start(const struct workload_setup *setup, const struct exec_request *request, size_t step, int main_pidfd,
+	const struct program_streams *streams, struct program *out, struct husk_error *err)
+{
+	const struct command command = {.request = request, .step = step};
+	const struct task task = {.run = run_command, .data = &command};
+	bool is_main = request->flags & AGENT_EXEC_FLAG_MAIN;
+
+	return start(setup, is_main ? request : NULL, &task, main_pidfd, streams->theirs, out, err);
+}
+
+int program_join(const struct workload_setup *setup, int main_pidfd, const int stdio[3], program_fn *run,
+	const void *data, struct program *out, struct husk_error *err)
+{
+	const struct task task = {.run = run, .data = data};
+	return start(setup, NULL, &task, main_pidfd, stdio, out, err);
 }

@@ -18,96 +18,7 @@ import threading
 import time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from agent_client import *  # noqa: E402
-
-count = failed = 0
-
-
-def check(ok, what, detail=None):
-    global count, failed
-    count += 1
-    failed += not ok
-    print(f"{'ok' if ok else 'not ok'} {count} - {what}", flush=True)
-    if not ok and detail is not None:
-        print(f"# {detail!r}", flush=True)
-
-
-def same(got, want, what):
-    check(got == want, what, got)
-
-
-def skip(why):
-    print(f"1..0 # SKIP {why}")
-    sys.exit(0)
-
-
-def enter_network():
-    """Enter a network of this process's own: ports are numbers that others use, too, a second run of this test for one."""
-    if ctypes.CDLL(None).unshare(0x40000000) != 0:  # CLONE_NEWNET
-        return False
-    with socket.socket() as s:
-        fcntl.ioctl(s, 0x8914, struct.pack("16sh22x", b"lo", 0x1))  # SIOCSIFFLAGS, IFF_UP
-    return True
-
-
-def make_root(directory):
-    busybox = shutil.which("busybox")
-    for name in ("bin", "etc", "tmp", "data"):
-        os.makedirs(f"{directory}/{name}", exist_ok=True)
-    shutil.copy(busybox, f"{directory}/bin/busybox")
-    for name in "sh cat dd echo env id ls ps pwd sleep stty touch true tty wc mount".split():
-        os.symlink("busybox", f"{directory}/bin/{name}")
-    files = {
-        "etc/passwd": "root:x:0:0::/root:/bin/sh\nsam:x:1000:1000::/home/sam:/bin/sh\n",
-        "etc/group": "root:x:0:\nsam:x:1000:\nadm:x:4:sam,x\n",
-        "etc/plain": "not a program\n",
-        "bin/bad": "no format at all",
-    }
-    for name, text in files.items():
-        with open(f"{directory}/{name}", "w") as f:
-            f.write(text)
-    os.chmod(f"{directory}/bin/bad", 0o755)
-
-
-class Agent:
-    def __init__(self, tool, *options, cgroup=None, prepare=None, sysfs=None):
-        self.directory = tempfile.mkdtemp(prefix="husk-agent-")
-        os.mkdir(f"{self.directory}/root", 0o755)
-        make_root(f"{self.directory}/root")
-        self.path = f"{self.directory}/agent.sock"
-        environment = {**os.environ, **({"HUSK_TEST_CGROUP": cgroup} if cgroup else {}),
-                       **({"HUSK_TEST_SYSFS": sysfs} if sysfs else {})}
-        self.process = subprocess.Popen(
-            [tool, f"{self.directory}/root", self.path, *options], stdout=subprocess.PIPE, text=True, env=environment,
-            preexec_fn=prepare)
-        for _ in range(500):
-            with socket.socket(socket.AF_UNIX) as probe:  # its path is there before it listens
-                if probe.connect_ex(self.path) == 0:
-                    return
-            if self.process.poll() is not None:
-                self.end()
-                skip("no namespaces here")
-            time.sleep(0.01)
-
-    def end(self):
-        """Wait for it, remove its files; what it said."""
-        try:
-            said = self.process.communicate(timeout=20)[0]
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            said = "hangs\n"
-        shutil.rmtree(self.directory)
-        return said.strip()
-
-    def exec(self, args, flags=0, **more):
-        return Exec(self.path, args, flags, **more)
-
-    def refusal(self, args, flags=0, **more):
-        try:
-            return self.exec(args, flags, **more).run()
-        except Refused as refused:
-            return refused.code
-
+from agent_rig import *  # noqa: E402
 
 def test_refusals(a):
     same(a.refusal(["true"]), 3, "a joined program without a workload is refused")
@@ -160,7 +71,7 @@ def test_protocol(a):
 def test_joined(a):
     same(a.refusal(["true"], MAIN), 3, "a second main workload is refused")
     got, out, err = a.exec(["sh", "-c", "id -u; pwd; echo e >&2; exit 7"]).run()
-    same((got, out, err), ((1, 7), b"0\n/\n", b"e\n"), "status and streams of a program arrive apart")
+    same((got, out, err), ((1, 7), b"0\n/new/dir\n", b"e\n"), "status and streams of a program arrive apart")
     same(a.exec(["sh", "-c", "id; echo $HOME"], user="sam").run()[1],
          b"uid=1000(sam) gid=1000(sam) groups=4(adm),1000(sam)\n/home/sam\n", "a user has its groups and home")
     same(a.exec(["id"], user="1000:4").run()[1], b"uid=1000(sam) gid=4(adm) groups=4(adm)\n",
@@ -295,10 +206,6 @@ def send_and_shut(sock, data):
 def memory(process):
     with open(f"/proc/{process.pid}/statm") as f:
         return int(f.read().split()[1]) * 4096
-
-
-def files(process):
-    return len(os.listdir(f"/proc/{process.pid}/fd"))
 
 
 def test_forward(a):
@@ -534,12 +441,6 @@ def test_forward_many(a):
     check(files(a.process) <= before + 34, "which are given back", files(a.process) - before)
 
 
-def settle(condition, seconds=10):
-    deadline = time.monotonic() + seconds
-    while not condition() and time.monotonic() < deadline:
-        time.sleep(0.02)
-
-
 def test_out_of_files(tool):
     """Without descriptors connections are dropped; nobody spins, and it works again."""
     a = Agent(tool, prepare=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (40, 40)))
@@ -573,14 +474,6 @@ def read_ends(sock):
         sock.sendall(HELLO_FRAME)
         return sock.recv(100) == b""
     return True
-
-
-def power_off(a):
-    c = Connection(a.path)
-    c.send(frame(POWER, struct.pack("<I", 0)))
-    c.answer()
-    c.close()
-    return a.end()
 
 
 # ---- LISTENERS ----
@@ -852,10 +745,7 @@ def test_rescan(tool):
 
 
 def main():
-    if os.geteuid() != 0 or not shutil.which("busybox"):
-        skip("needs root and busybox")
-    if not enter_network():
-        skip("no namespaces here")
+    ready()
     tool = sys.argv[1]
     a = Agent(tool)
     test_refusals(a)
@@ -905,8 +795,7 @@ def main():
     workload = a.exec(["sleep", "100"], MAIN)
     workload.close()
     same(a.end(), "the connection of the workload was lost", "a workload that loses its client ends the VM")
-    print(f"1..{count}")
-    return 1 if failed else 0
+    return done()
 
 
 sys.exit(main())

@@ -78,7 +78,15 @@ class Connection:
         self.sock.close()
 
 
-def exec_payload(args, flags=0, env=(), cwd=None, user=None, groups=(), window=None):
+TIMED_OUT, OOM = 1, 2
+
+
+def staged(path, contents, mode=0o644):
+    return entry(9, struct.pack("<IH", mode, len(path.encode())) + path.encode() + contents)
+
+
+def exec_payload(args, flags=0, env=(), cwd=None, user=None, groups=(), window=None, timeout=None, files=(), then=()):
+    """@files: (path, contents, mode); @then: further commands."""
     data = entry(1, flags) + b"".join(entry(2, a) for a in args) + b"".join(entry(3, e) for e in env)
     if cwd is not None:
         data += entry(4, cwd)
@@ -87,6 +95,11 @@ def exec_payload(args, flags=0, env=(), cwd=None, user=None, groups=(), window=N
     data += b"".join(entry(6, g) for g in groups)
     if window is not None:
         data += entry(7, window[0] << 16 | window[1])
+    if timeout is not None:
+        data += entry(8, struct.pack("<Q", timeout))
+    data += b"".join(staged(*f) for f in files)
+    for command in then:
+        data += entry(10, b"") + b"".join(entry(2, a) for a in command)
     return data
 
 
