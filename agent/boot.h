@@ -42,5 +42,7 @@ enum boot_tag {
 
 #define BOOT_FLAG_READ_ONLY (1u << 0) /* the root is mounted read-only for the workload */
 #define BOOT_FLAG_DEBUG (1u << 1)     /* the agent says on the console what it does and how long it takes */
+#define BOOT_FLAG_KEPT (1u << 2)      /* the scratch disk outlives the VM's processes: it is mounted with barriers and its journal
+                                       * replayed, and what an earlier boot has left on it is the root again */
 
 #endif

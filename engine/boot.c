@@ -79,6 +79,8 @@ static int put_envelope(const struct husk_vm_config *config, const struct image_
 		ssize_t got = getrandom(entropy + n, sizeof(entropy) - n, 0);
 		n += got > 0 ? (size_t)got : 0;
 	}
+	uint32_t flags = (config->read_only ? BOOT_FLAG_READ_ONLY : 0) |
+			 (config->lifetime == HUSK_LIFETIME_DETACHED ? BOOT_FLAG_KEPT : 0);
 	int rc = tlv_begin(b, BOOT_MAGIC, BOOT_VERSION);
 	for (char **module = boot->kernel.modules; module && *module && rc == 0; module++) {
 		enum kernel_module_use use = kernel_module_use(*module, boot->machine, boot->hvc);
@@ -91,7 +93,7 @@ static int put_envelope(const struct husk_vm_config *config, const struct image_
 	if (rc == 0 && boot->vsock_port)
 		rc = tlv_put_u32(b, BOOT_VSOCK_PORT, boot->vsock_port);
 	rc = rc < 0 ? rc : tlv_put_u32(b, BOOT_LAYERS, (uint32_t)image->n_layers);
-	rc = rc < 0 ? rc : tlv_put_u32(b, BOOT_FLAGS, config->read_only ? BOOT_FLAG_READ_ONLY : 0);
+	rc = rc < 0 ? rc : tlv_put_u32(b, BOOT_FLAGS, flags);
 	rc = rc < 0 ? rc : tlv_put_u32(b, BOOT_STOP_SIGNAL, (uint32_t)exec_stop_signal(image->stop_signal));
 	rc = rc < 0 ? rc : tlv_put_string(b, BOOT_HOSTNAME, config->hostname ? config->hostname : id);
 	for (char **volume = image->volumes; volume && *volume && rc == 0; volume++)

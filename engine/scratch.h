@@ -12,5 +12,8 @@
 
 /** Make the disk at @path, @size bytes (a multiple of 4096), and open it read-write: *@fd. */
 int scratch_create(const char *path, uint64_t size, int cancel_fd, int *fd, struct husk_error *err);
+/** Open the disk that scratch_create() has made at @path, with all that the VM has left on it: *@fd. -ENOENT: it is not there;
+ *  -EBADMSG: it is not what was made (another size, no ext4, no regular file). */
+int scratch_open(const char *path, uint64_t size, int *fd, struct husk_error *err);
 
 #endif

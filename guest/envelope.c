@@ -148,7 +148,7 @@ static int check(const struct envelope *e, struct husk_error *err)
 		return error_set(err, -EBADMSG, "the boot envelope names no root or no scratch device");
 	if (e->layers < 1 || e->layers > ENVELOPE_LAYERS_MAX)
 		return error_set(err, -EBADMSG, "the boot envelope says %u layers", e->layers);
-	if (e->flags & ~(BOOT_FLAG_READ_ONLY | BOOT_FLAG_DEBUG))
+	if (e->flags & ~(BOOT_FLAG_READ_ONLY | BOOT_FLAG_DEBUG | BOOT_FLAG_KEPT))
 		return error_set(err, -EBADMSG, "the boot envelope has unknown flags %#x", e->flags);
 	if (e->nofile < 3)
 		return error_set(err, -EBADMSG, "the boot envelope allows %u open files", e->nofile);

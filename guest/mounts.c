@@ -4,7 +4,8 @@
  *
  * Theory of operation: all layers are partitions of one read-only disk, partition 1 the bottom. Each is mounted at
  * LAYERS/<n>, the scratch disk at SCRATCH, and one overlay over all of them at MOUNTS_ROOT, with upper and work directory on
- * the scratch disk, so that what a workload writes is disk and not guest RAM. The agent stays outside, in the initramfs; a
+ * the scratch disk, so that what a workload writes is disk and not guest RAM. On a disk that is kept an earlier boot's are
+ * there, however that one ended: ext4 replays its journal, and overlayfs empties its work directory itself. The agent stays outside, in the initramfs; a
  * workload's mount namespace is a copy in which the overlay is moved to "/" (guest/enter.c).
  *
  * A disk's driver was loaded before, and its probe makes the node before finit_module(2) returns; where a node is late all
@@ -14,6 +15,7 @@
  */
 #include "guest/mounts.h"
 
+#include "agent/boot.h"
 #include "base/cleanup.h"
 #include "base/loop.h"
 #include "guest/console.h"
@@ -159,8 +161,9 @@ int mounts_root(const struct envelope *envelope, struct husk_error *err)
 	char device[32], lower[OPTIONS_MAX / 2], options[OPTIONS_MAX];
 
 	snprintf(device, sizeof(device), "/dev/%s", envelope->scratch_device);
-	/* The scratch disk lives as long as the VM: no barriers, no journal commits that nobody will replay. */
-	int rc = mount_disk(device, SCRATCH, "ext4", MS_NOATIME, "nobarrier,noauto_da_alloc", err);
+	/* A disk that lives as long as the VM needs no barriers, and no journal commits that nobody will replay. */
+	bool kept = envelope->flags & BOOT_FLAG_KEPT;
+	int rc = mount_disk(device, SCRATCH, "ext4", MS_NOATIME, kept ? NULL : "nobarrier,noauto_da_alloc", err);
 	console_debug("scratch disk mounted");
 	if (rc == 0)
 		rc = mount_layers(envelope, lower, sizeof(lower), err);
