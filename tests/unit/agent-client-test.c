@@ -19,6 +19,7 @@ struct bench {
 	int started, draining, ended;
 	struct vm_message outcome;
 	struct buffer said; /* by the client */
+	struct buffer kept[2]; /* what output() brought */
 };
 
 static void on_started(void *data)
@@ -39,9 +40,16 @@ static void on_ended(void *data, const struct vm_message *outcome)
 	agent_client_close(steal_pointer(&b->client));
 }
 
-static const struct agent_client_handler handler = {.started = on_started, .draining = on_draining, .ended = on_ended};
+static void on_output(void *data, int stream, const void *bytes, size_t n)
+{
+	buffer_append(&((struct bench *)data)->kept[stream - 1], bytes, n);
+}
 
-static void bench_open(struct bench *b)
+static const struct agent_client_handler handler = {
+	.started = on_started, .output = on_output, .draining = on_draining, .ended = on_ended};
+
+/** A client; of a @detached one nothing is open but the connection. */
+static void bench_make(struct bench *b, bool detached)
 {
 	int pair[2], in[2], out[2], error[2];
 
@@ -51,13 +59,20 @@ static void bench_open(struct bench *b)
 		pipe2(in, O_CLOEXEC | O_NONBLOCK) < 0 || pipe2(out, O_CLOEXEC | O_NONBLOCK) < 0 ||
 		pipe2(error, O_CLOEXEC | O_NONBLOCK) < 0)
 		abort();
-	const int stdio[3] = {in[0], out[1], error[1]};
+	const int stdio[3] = {detached ? -1 : in[0], detached ? -1 : out[1], detached ? -1 : error[1]};
+	for (int i = 0; i < 3 && detached; i++)
+		close(i == 0 ? in[0] : i == 1 ? out[1] : error[1]);
 	b->agent = pair[1];
 	b->in = in[1];
 	b->out = out[0];
 	b->error = error[0];
 	if (agent_client_open(&b->loop, pair[0], "exec", 4, stdio, &handler, b, &b->client, NULL) < 0)
 		abort();
+}
+
+static void bench_open(struct bench *b)
+{
+	bench_make(b, false);
 }
 
 static void bench_run(struct bench *b)
@@ -77,6 +92,8 @@ static void bench_close(struct bench *b)
 	cleanup_fd(&b->out);
 	cleanup_fd(&b->error);
 	buffer_free(&b->said);
+	buffer_free(&b->kept[0]);
+	buffer_free(&b->kept[1]);
 	loop_destroy(&b->loop);
 }
 
@@ -243,6 +260,100 @@ static void test_stdin_window(void)
 	bench_close(&b);
 }
 
+/** A pipe as stdin, with @text in it and its writing end in *@to; -errno of the feeding. */
+static int feed(struct bench *b, const char *text, bool to_end, int *to)
+{
+	int ends[2];
+	struct husk_error err;
+
+	if (pipe2(ends, O_CLOEXEC | O_NONBLOCK) < 0 || fd_write_all(ends[1], text, strlen(text)) < 0)
+		abort();
+	int rc = agent_client_feed(b->client, ends[0], to_end, &err);
+	if (rc < 0) {
+		close(ends[0]);
+		close(ends[1]);
+	}
+	*to = rc < 0 ? -1 : ends[1];
+	return rc;
+}
+
+/** The next frame is the @n bytes @text of stdin; its end for NULL. */
+static bool hears(struct bench *b, const char *text)
+{
+	struct agent_frame frame;
+
+	bench_run(b);
+	if (!heard(b, &frame))
+		return false;
+	return text ? frame.type == AGENT_STDIN && frame.size == strlen(text) &&
+			       memcmp(frame.payload, text, frame.size) == 0
+		    : frame.type == AGENT_EOF && frame.stream == AGENT_STREAM_STDIN;
+}
+
+static void test_feed(void)
+{
+	struct bench b;
+	struct agent_frame frame;
+	int to, other;
+
+	bench_make(&b, true);
+	CHECK(feed(&b, "early", false, &to) == 0, "stdin may come before the workload has started");
+	CHECK(feed(&b, "", false, &other) == -EBUSY, "and a second one may not, while the first is there");
+	bench_run(&b);
+	CHECK(heard(&b, &frame) && heard(&b, &frame) && frame.type == AGENT_EXEC && b.said.size == 0,
+		"nothing of it goes before STARTED");
+	say_started(&b);
+	CHECK(hears(&b, "early"), "then it does");
+	close(to);
+	bench_run(&b);
+	CHECK(b.said.size == 0, "its end is not the end of stdin");
+	CHECK(feed(&b, "late", true, &to) == 0 && hears(&b, "late"), "another one follows");
+	fd_write_all(to, "more", 4);
+	CHECK(hears(&b, "more"), "for as long as it is open");
+	close(to);
+	CHECK(hears(&b, NULL), "and the end of one that is to end stdin does");
+	CHECK(feed(&b, "x", false, &to) == -EPIPE, "behind which nothing can follow");
+	say_exit(&b, 0);
+	CHECK(b.ended == 1, "the workload ends");
+	bench_close(&b);
+
+	bench_make(&b, true);
+	CHECK(feed(&b, "", true, &to) == 0, "one that is at its end before the workload starts");
+	close(to);
+	bench_run(&b);
+	CHECK(heard(&b, &frame) && heard(&b, &frame) && b.said.size == 0, "says nothing before STARTED");
+	say_started(&b);
+	CHECK(hears(&b, NULL), "and then ends stdin");
+	bench_close(&b);
+}
+
+/** Without descriptors all output is handed on as it comes, and the window stays open. */
+static void test_output(void)
+{
+	static uint8_t chunk[AGENT_CHUNK];
+	struct bench b;
+	struct buffer f = {0};
+	size_t total = 0;
+	bool right = true;
+
+	bench_make(&b, true);
+	say_started(&b);
+	agent_frame_put(&f, AGENT_STDERR, AGENT_STREAM_STDERR, "a\0b", 3);
+	for (unsigned i = 0; i < 32; i++, total += sizeof(chunk)) { /* four windows */
+		memset(chunk, (int)i + 1, sizeof(chunk));
+		agent_frame_put(&f, AGENT_STDOUT, AGENT_STREAM_STDOUT, chunk, sizeof(chunk));
+		if (i % 4 == 3) /* as a window would let an agent */
+			say(&b, &f);
+	}
+	CHECK(b.kept[1].size == 3 && memcmp(buffer_bytes(&b.kept[1]), "a\0b", 3) == 0, "stderr is handed on apart");
+	for (size_t i = 0; i < b.kept[0].size; i++)
+		right &= buffer_bytes(&b.kept[0])[i] == i / AGENT_CHUNK + 1;
+	CHECK(b.kept[0].size == total && right, "all of stdout is, without anybody who reads");
+	say_exit(&b, 4);
+	CHECK(b.ended == 1 && b.outcome.value == 4, "and the outcome waits for nothing");
+	bench_close(&b);
+}
+
 /** The agent says @n bytes (after STARTED when @started) and stays connected: what comes of it. */
 static struct vm_message hostile(bool started, const void *bytes, size_t n)
 {
@@ -315,6 +426,8 @@ int main(void)
 	test_slow_reader();
 	test_gone_reader();
 	test_stdin_window();
+	test_feed();
+	test_output();
 	test_hostile();
 	return tap_done();
 }

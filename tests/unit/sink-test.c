@@ -144,6 +144,85 @@ static void test_inherit(void)
 	rig_free(&r);
 }
 
+/** A terminal at which nobody is. */
+static void test_lossy(void)
+{
+	static uint8_t chunk[65536];
+	struct rig r;
+	size_t said = 0, heard = 0;
+	rig_make(&r, true);
+	r.sink.lossy = true;
+	memset(chunk, 'x', sizeof(chunk));
+	for (unsigned i = 0; i < 100; i++) {
+		ssize_t n = write(r.guest, chunk, sizeof(chunk));
+		said += n > 0 ? (size_t)n : 0;
+		rounds(&r, 20);
+	}
+	CHECK(said > CONSOLE_MAX, "a terminal that takes nothing does not hold up the guest");
+	CHECK(sink_settle(&r.sink, on_idle, &r) && r.idle == 0, "nothing waits for it");
+	CHECK(lseek(r.log, 0, SEEK_END) > CONSOLE_MAX, "what it did not take is in the log");
+	for (ssize_t n; (n = read(r.out, chunk, sizeof(chunk))) > 0;)
+		heard += (size_t)n;
+	CHECK(heard > 0 && heard < said, "it has what it had room for");
+	CHECK(write(r.guest, "now", 3) == 3, "when somebody is there");
+	rounds(&r, 2);
+	CHECK(read(r.out, chunk, sizeof(chunk)) == 3 && memcmp(chunk, "now", 3) == 0,
+		"he sees what comes from then on");
+	CHECK(write(r.in, "typed", 5) == 5, "and what he types");
+	rounds(&r, 2);
+	CHECK(read(r.guest, chunk, sizeof(chunk)) == 5 && memcmp(chunk, "typed", 5) == 0, "the guest hears");
+	rig_free(&r);
+}
+
+/** What the log of bounded size has got: records, and the bytes of all. */
+static unsigned records(const int fd[2], char *text, size_t room)
+{
+	CLEANUP(record_reader_close) struct record_reader reader = {0};
+	struct record record;
+	unsigned n = 0;
+	size_t at = 0;
+	record_reader_open(&reader, fd, &err);
+	for (; record_reader_next(&reader, &record, &err) == 1; n++)
+		for (size_t i = 0; i < record.size && at < room - 1; i++)
+			text[at++] = (char)record.bytes[i];
+	text[at] = 0;
+	return n;
+}
+
+static void test_records(void)
+{
+	struct rig r;
+	struct record_log log;
+	char text[4096];
+	const int fd[2] = {memfd_create("1", 0), memfd_create("2", 0)};
+	rig_make(&r, true);
+	CHECK(record_log_open(&log, fd, RECORD_LOG_MIN, &err) == 0 && console_record(&r.console, &log, &err) == 0,
+		"a console with a log of bounded size");
+	for (const char *at = "one by one\n"; *at; at++)
+		console_write(&r.console, at, 1);
+	CHECK(records(fd, text, sizeof(text)) == 1, "a line that comes byte by byte is one record");
+	CHECK_STRING(text, "one by one\n", "with all of it");
+	console_write(&r.console, "login: ", 7);
+	CHECK(records(fd, text, sizeof(text)) == 1, "what is no line waits");
+	loop_round(&r.loop, 10 * CONSOLE_FLUSH_MS, &err);
+	CHECK(records(fd, text, sizeof(text)) == 2, "but not long");
+	console_write(&r.console, "last", 4);
+	console_drain(&r.console);
+	CHECK(records(fd, text, sizeof(text)) == 3, "nor over the end");
+	CHECK_STRING(text, "one by one\nlogin: last", "and nothing is missing");
+	for (unsigned i = 0; i < 3 * CONSOLE_HELD; i++)
+		console_write(&r.console, "y", 1);
+	CHECK(records(fd, text, sizeof(text)) == 6 && strlen(text) == 22 + 3 * CONSOLE_HELD,
+		"a line without end is cut into records");
+	console_write(&r.console, "\nKernel panic - not syncing: y\n", 32);
+	CHECK_STRING(r.console.panic, "Kernel panic - not syncing: y", "last words are found all the same");
+	CHECK(lseek(r.log, 0, SEEK_END) == 0, "the other log has nothing");
+	loop_timer_close(&r.loop, &r.console.flush);
+	close(fd[0]);
+	close(fd[1]);
+	rig_free(&r);
+}
+
 static void test_ends(void)
 {
 	struct rig r;
@@ -170,6 +249,8 @@ int main(void)
 	test_slow_caller();
 	test_caller_gone();
 	test_inherit();
+	test_lossy();
+	test_records();
 	test_ends();
 	return tap_done();
 }
