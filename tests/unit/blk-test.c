@@ -19,6 +19,7 @@ static struct fake_queue *q;
 static struct disk *disk;
 static struct blk *blk;
 static uint64_t header, data, status;
+static struct block_meter meter;
 
 static void start(bool read_only)
 {
@@ -31,6 +32,8 @@ static void start(bool read_only)
 	if (ftruncate(fd, DISK_BYTES) < 0 || pwrite(fd, "hello", 5, 512) != 5 ||
 		disk_open_file(fd, read_only, &disk, NULL) < 0 || blk_create(disk, "serial", 1, &blk, NULL) < 0)
 		printf("Bail out! no disk\n");
+	meter = (struct block_meter){0};
+	blk_count(blk, &meter);
 	fake_init(&d);
 	fake_queue(&d, 0, 64);
 	q = &d.queues[0];
@@ -76,6 +79,9 @@ static void test_requests(void)
 	CHECK(request(VIRTIO_BLK_T_IN, 0, 511, WRITE, &w) == VIRTIO_BLK_S_IOERR, "half a sector");
 	CHECK(request(77, 0, 512, WRITE, &w) == VIRTIO_BLK_S_UNSUPP, "an unknown request");
 	CHECK(request(VIRTIO_BLK_T_OUT, 0, 512, WRITE, &w) == VIRTIO_BLK_S_OK && w == 1, "a write of nothing readable");
+	CHECK(meter.reads == 3 && meter.read_bytes == 1536 && meter.writes == 2 && meter.write_bytes == 8192 &&
+			meter.flushes == 1 && meter.discards == 0 && meter.errors == 7,
+		"and all of it is counted");
 }
 
 static int zero(uint32_t type, uint64_t sector, uint32_t n, uint32_t flags, uint32_t bytes)

@@ -67,7 +67,12 @@ static void test_timer(struct loop *loop)
 	uint64_t start = clock_monotonic_ns();
 	loop_round(loop, 10000, &err);
 	CHECK(timer.events == 1 && clock_monotonic_ns() - start >= 5000000, "a timer fires, and not early");
+	CHECK(loop_timer_left(&timer.watch) == 0, "it has nothing left then");
+	loop_timer_set(&timer.watch, 60000);
+	uint64_t left = loop_timer_left(&timer.watch);
+	CHECK(left > 50000000000 && left <= 60000000000, "one that is set says what it has left");
 	loop_timer_set(&timer.watch, 0);
+	CHECK(loop_timer_left(&timer.watch) == 0, "a disarmed one has nothing");
 	loop_round(loop, 0, &err);
 	CHECK(timer.events == 1, "a disarmed timer is silent");
 	loop_timer_close(loop, &timer.watch);

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* qmp-test.c - the JSON tokenizer takes JSON and nothing else, and the QMP client survives a hostile QEMU */
+#include "vmm/machine/machine.h"
 #include "vmm/machine/qemu/qmp.h"
 
 #include "base/cleanup.h"
@@ -75,6 +76,29 @@ static void test_members(void)
 		"text is made printable");
 	json_copy(&json, json_member(&json, data, "reason"), out, 3);
 	CHECK_STRING(out, "??", "and cut to its room");
+}
+
+/** What @text is as a number; UINT64_MAX: none. */
+static uint64_t number(const char *text)
+{
+	struct json_token tokens[TOKENS];
+	struct json json;
+	uint64_t n;
+
+	if (json_parse(&json, text, strlen(text), tokens, TOKENS) < 0 || !json_number(&json, 0, &n))
+		return UINT64_MAX;
+	return n;
+}
+
+static void test_numbers(void)
+{
+	CHECK(number("0") == 0 && number("536870912") == 536870912, "a whole number is read");
+	CHECK(number("9223372036854775807") == INT64_MAX, "up to the largest");
+	CHECK(number("9223372036854775808") == UINT64_MAX && number("99999999999999999999") == UINT64_MAX,
+		"and no further");
+	CHECK(number("-1") == UINT64_MAX && number("1.5") == UINT64_MAX && number("1e3") == UINT64_MAX &&
+			number("\"1\"") == UINT64_MAX && number("true") == UINT64_MAX,
+		"what is written in another way is none");
 }
 
 /** Every prefix and every single-byte change of a message is parsed: nothing to check but that it ends and stays inside. */
@@ -199,12 +223,94 @@ static void test_client(void)
 	free(line);
 }
 
+/** What the machine told its worker. */
+struct told {
+	enum machine_event events[8];
+	unsigned n;
+	char text[64];
+	uint64_t ballooned;
+};
+
+static void on_machine(void *data, enum machine_event event, const char *text)
+{
+	struct told *told = data;
+	if (told->n < ARRAY_SIZE(told->events))
+		told->events[told->n++] = event;
+	snprintf(told->text, sizeof(told->text), "%s", text);
+}
+
+static void on_ballooned(void *data, uint64_t bytes)
+{
+	((struct told *)data)->ballooned = bytes;
+}
+
+/** QEMU says @line and hears what the machine says meanwhile. */
+static const char *talk(struct loop *loop, int qemu, const char *line)
+{
+	static char heard[512];
+
+	(void)!write(qemu, line, strlen(line));
+	for (int i = 0; i < 5; i++)
+		loop_round(loop, 0, NULL);
+	ssize_t n = recv(qemu, heard, sizeof(heard) - 1, MSG_DONTWAIT);
+	heard[n > 0 ? n : 0] = 0;
+	return heard;
+}
+
+static void test_machine(void)
+{
+	const struct machine_ops *ops = &machine_qemu_ops;
+	struct memory memory = {.fd = -1, .fd_size = 512 << 20};
+	struct told told = {0};
+	struct machine *machine;
+	struct loop loop;
+	int pair[2];
+
+	loop_init(&loop, NULL);
+	socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair);
+	const struct machine_setup setup = {.loop = &loop,
+		.memory = &memory,
+		.event = on_machine,
+		.data = &told,
+		.control_fd = pair[0],
+		.ballooned = on_ballooned};
+	if (ops->create(&setup, &machine, NULL) < 0)
+		abort();
+	talk(&loop, pair[1], GREETING "{\"return\":{}}\n");
+	CHECK(ops->pause(machine, NULL) == 0, "a machine is told to rest");
+	CHECK_STRING(talk(&loop, pair[1], "{\"return\":{}}\n"), "{\"execute\":\"stop\"}\n", "by QMP's stop");
+	CHECK(told.n == 0, "and does not rest before QEMU says so");
+	talk(&loop, pair[1], "{\"event\":\"STOP\"}\n");
+	CHECK(told.n == 1 && told.events[0] == MACHINE_PAUSED, "which it then tells");
+	CHECK(ops->resume(machine, NULL) == 0, "to go on likewise");
+	CHECK_STRING(talk(&loop, pair[1], "{\"return\":{}}\n{\"event\":\"RESUME\"}\n"), "{\"execute\":\"cont\"}\n",
+		"by cont");
+	CHECK(told.n == 2 && told.events[1] == MACHINE_RUNNING, "and tells that");
+	CHECK(ops->balloon(machine, 128 << 20, NULL) == 0, "to give memory back");
+	CHECK_STRING(talk(&loop, pair[1], "{\"return\":{}}\n"),
+		"{\"execute\":\"balloon\",\"arguments\":{\"value\":402653184}}\n", "by what is to be left");
+	CHECK(told.n == 3 && told.events[2] == MACHINE_BALLOON && !told.text[0], "the answer is told");
+	talk(&loop, pair[1], "{\"event\":\"BALLOON_CHANGE\",\"data\":{\"actual\":436207616}}\n");
+	CHECK(told.ballooned == 96 << 20, "and what the guest gives back, as it does");
+	talk(&loop, pair[1], "{\"event\":\"BALLOON_CHANGE\",\"data\":{\"actual\":9000000000000}}\n");
+	CHECK(told.ballooned == 0, "more than there is left is nothing given back");
+	ops->balloon(machine, 1, NULL);
+	talk(&loop, pair[1], "{\"error\":{\"class\":\"x\",\"desc\":\"no balloon\"}}\n");
+	CHECK(told.n == 4 && told.events[3] == MACHINE_BALLOON, "a refusal is told as one");
+	CHECK_STRING(told.text, "no balloon", "with QEMU's reason");
+	ops->destroy(machine);
+	close(pair[1]);
+	loop_destroy(&loop);
+}
+
 int main(void)
 {
 	test_grammar();
 	test_limits();
 	test_members();
+	test_numbers();
 	test_mutations();
 	test_client();
+	test_machine();
 	return tap_done();
 }

@@ -29,7 +29,9 @@ static void test_guest_connects(void)
 {
 	struct virtio_vsock_hdr h;
 	char bytes[RX_BUFFER] = "";
+	struct net_meter meter = {0};
 	start(RX_SIZE);
+	vsock_count(guest.vsock, &meter);
 	guest_put(VIRTIO_VSOCK_OP_REQUEST, 0, NULL, 0);
 	CHECK(guest_expect(VIRTIO_VSOCK_OP_RESPONSE, &h) && h.src_port == HOST_PORT && h.dst_port == GUEST_PORT &&
 			h.buf_alloc == 262144,
@@ -46,6 +48,7 @@ static void test_guest_connects(void)
 	CHECK(write(guest.host_end, "more", 4) == 4, "the other direction lives on");
 	guest_rounds(1);
 	CHECK(guest_get(&h, bytes) && h.len == 4, "and delivers");
+	CHECK(meter.out_bytes == 10 && meter.in_bytes == 13, "the payload of both directions is counted, and nothing else");
 	shutdown(guest.host_end, SHUT_WR);
 	guest_rounds(1);
 	CHECK(guest_expect(VIRTIO_VSOCK_OP_SHUTDOWN, &h) && h.flags == VIRTIO_VSOCK_SHUTDOWN_SEND,
