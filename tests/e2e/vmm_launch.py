@@ -12,16 +12,22 @@ import subprocess
 import time
 import zlib
 
+import lib
+
 VMM_MAGIC, VMM_VERSION = 0x434D5648, 1
 (ID, MACHINE, MEMORY, CPUS, QEMU_PATH, CMDLINE, KERNEL, INITRD, LAYER, SCRATCH, RUNTIME, STATE, LOG, CALLER, CONTROL, STDIN,
  STDOUT, STDERR, EXEC, START_TIMEOUT_MS, TIMEOUT_MS, LIFETIME) = range(1, 23)
+KVM = 38
+MACHINES = {"qemu": 1, "kvm": 2}
 READY, STARTED, OUTCOME, BEGUN = 1, 2, 3, 8
 SIGNAL, RESIZE, KILL, POWER_BUTTON = 16, 17, 18, 21
 ENDS = {1: "exited", 2: "signaled", 3: "timeout", 4: "not started", 5: "start timeout", 6: "guest", 7: "machine",
         8: "worker", 9: "supervisor", 10: "caller", 11: "killed", 12: "failed"}
 MESSAGE = struct.Struct("=IIIIQQQQ512s 208x")  # and no door
-CMDLINE_DEFAULT = ("console=ttyS0 quiet panic=-1 mitigations=off no_timer_check tsc=reliable nokaslr i8042.noaux "
-                   "i8042.nomux i8042.nopnp i8042.dumbkbd 8250.nr_uarts=1 cryptomgr.notests")
+CMDLINES = {"qemu": "console=ttyS0 quiet panic=-1 mitigations=off no_timer_check tsc=reliable nokaslr i8042.noaux "
+                    "i8042.nomux i8042.nopnp i8042.dumbkbd 8250.nr_uarts=1 cryptomgr.notests",
+            "kvm": "quiet panic=-1 8250.nr_uarts=1 cryptomgr.notests earlycon=uart8250,io,0x3f8 console=hvc1 reboot=a"}
+CMDLINE_DEFAULT = CMDLINES[lib.MACHINE]
 
 
 def tlv(tag, value):
@@ -59,11 +65,12 @@ class Message:
 
 
 class VM:
-    """One VM. kernel, initrd, layers, scratch: paths. stdio: three descriptors or None each."""
+    """One VM. kernel, initrd, layers, scratch: paths. stdio: three descriptors or None each. more: further entries, as
+    (tag, bytes); more_fds: further ones that are descriptors."""
 
     def __init__(self, husk_vmm, directory, kernel, initrd, layers, scratch=None, argv=None, stdio=(None, None, None),
                  memory=512, cpus=1, cmdline=CMDLINE_DEFAULT, timeout_ms=0, start_timeout_ms=60000, detached=False,
-                 qemu="/usr/bin/qemu-system-x86_64", flags=1):
+                 qemu="/usr/bin/qemu-system-x86_64", flags=1, more=(), more_fds=()):
         self.directory = directory
         self.husk_vmm = husk_vmm
         os.makedirs(directory + "/run", mode=0o700, exist_ok=True)
@@ -84,10 +91,12 @@ class VM:
                 (STATE, opening(self.state_path, os.O_RDWR | os.O_CREAT)),
                 (LOG, opening(self.log_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)),
                 (CALLER, caller.fileno()), (CONTROL, control.fileno())]
-        fds += [(STDIN + i, fd) for i, fd in enumerate(stdio) if fd is not None]
-        entries = [(ID, b"0123456789ab"), (MACHINE, u32(1)), (MEMORY, u64(memory << 20)), (CPUS, u32(cpus)),
+        fds += [(STDIN + i, fd) for i, fd in enumerate(stdio) if fd is not None] + list(more_fds)
+        if lib.MACHINE == "kvm":
+            fds.append((KVM, opening("/dev/kvm", os.O_RDWR)))
+        entries = [(ID, b"0123456789ab"), (MACHINE, u32(MACHINES[lib.MACHINE])), (MEMORY, u64(memory << 20)), (CPUS, u32(cpus)),
                    (QEMU_PATH, qemu.encode()), (CMDLINE, cmdline.encode()), (START_TIMEOUT_MS, u64(start_timeout_ms)),
-                   (TIMEOUT_MS, u64(timeout_ms)), (LIFETIME, u32(detached))]
+                   (TIMEOUT_MS, u64(timeout_ms)), (LIFETIME, u32(detached)), *more]
         if argv:
             entries.append((EXEC, exec_payload(argv, flags)))
         # Numbers in the child begin at 3; the sources are first lifted out of that range.
@@ -179,7 +188,7 @@ def cpio(files):
 
 
 # What the engine (engine/kernel_modules.c) leaves out on the `qemu` machine, and what it leaves for later.
-OTHER_MODULES = ("virtio_mmio.ko", "virtio_console.ko")
+OTHER_MODULES = ("virtio_mmio.ko", "virtio_console.ko") if lib.MACHINE == "qemu" else ()
 LATE_MODULES = ("virtio-rng.ko", "virtio_balloon.ko", "evdev.ko", "button.ko")
 
 
