@@ -9,20 +9,12 @@
 
 #include "base/bytes.h"
 #include "base/cleanup.h"
+#include "base/rfc3339.h"
 
 #include <sys/stat.h>
 #include <sys/uio.h>
-#include <time.h>
 
 #define RESERVE 4096 /* of a file, beyond the largest record */
-
-static uint64_t realtime_ns(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_REALTIME, &t);
-	return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
-}
 
 /** Empty the other file and go on in it; false when that fails, and is to be tried again. */
 static bool switch_files(struct record_log *log)
@@ -58,7 +50,7 @@ static void put_record(uint8_t header[RECORD_HEADER], enum record_stream stream,
 static bool write_record(struct record_log *log, enum record_stream stream, const void *bytes, size_t n)
 {
 	uint8_t gap[RECORD_HEADER + 8], header[RECORD_HEADER];
-	uint64_t now = realtime_ns();
+	uint64_t now = clock_realtime_ns();
 	size_t size = sizeof(header) + n + (log->gap ? sizeof(gap) : 0);
 
 	if (size > log->limit - log->at && !switch_files(log))

@@ -11,11 +11,11 @@
  * answer.
  */
 #include "base/cleanup.h"
+#include "base/rfc3339.h"
 #include "vmm/worker.h"
 
 #include <sys/mman.h>
 #include <sys/stat.h>
-#include <time.h>
 
 #define STEP (512ull << 20)
 #define PAGE 4096
@@ -33,14 +33,6 @@ static uint64_t resident(uint8_t *host, uint64_t size)
 	return n * PAGE;
 }
 
-static uint64_t now_ns(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_REALTIME, &t);
-	return (uint64_t)t.tv_sec * 1000000000 + (uint64_t)t.tv_nsec;
-}
-
 /** The memory is counted: the rest of it, and the answers. */
 static void finish(struct worker *w)
 {
@@ -54,7 +46,7 @@ static void finish(struct worker *w)
 	}
 	if (w->ops->exits)
 		stats_set(&w->stats->exits, w->ops->exits(w->machine));
-	stats_set(&w->stats->sampled_ns, now_ns());
+	stats_set(&w->stats->sampled_ns, clock_realtime_ns());
 	for (; w->samples_asked; w->samples_asked--)
 		orders_done(w, VM_CONTROL_STATS, 0, "");
 }

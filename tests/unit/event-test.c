@@ -15,6 +15,7 @@
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
+#include <time.h>
 
 #define WRITERS 8
 #define LINES 3000 /* of about 500 bytes each: over two rotations */
@@ -241,6 +242,18 @@ static void test_time(void)
 	CHECK_STRING(text, "2026-11-28T22:36:32.123456789Z", "a point in it");
 	rfc3339_format(UINT64_MAX, text);
 	CHECK_STRING(text, "2554-07-21T23:34:33.709551615Z", "and its end");
+	/* Each day there is, against the C library's calendar. */
+	bool right = true;
+	for (uint64_t day = 0; day < UINT64_MAX / 1000000000 / 86400; day++) {
+		time_t seconds = (time_t)(day * 86400 + day % 86400);
+		char want[RFC3339_SIZE];
+		struct tm t;
+		gmtime_r(&seconds, &t);
+		strftime(want, sizeof(want), "%Y-%m-%dT%H:%M:%S.000000000Z", &t);
+		rfc3339_format((uint64_t)seconds * 1000000000, text);
+		right &= strcmp(text, want) == 0;
+	}
+	CHECK(right, "every day until then has its date");
 }
 
 int main(void)
