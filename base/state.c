@@ -3,9 +3,13 @@
  * state.c - the VM's state record on disk, and the identity of processes
  *
  * Theory of operation: a slot is a 16-byte header (u32 magic | u16 version | u16 0 | u32 length | u32 CRC-32 of the
- * length bytes that follow) and the fields in a fixed order. A generation overwrites the older of the two slots with one
- * pwrite(), so a writer that dies in the middle damages only what was out of date. There is no fsync: the record tells
- * about processes, none of which outlives the host's boot, and the boot id in it says which boot that was.
+ * length bytes that follow) and the fields in a fixed order; doors come last, and none behind the last open one. A generation
+ * overwrites the older of the two slots with one pwrite(), so a writer that dies in the middle damages only what was out of
+ * date. There is no fsync: the record tells about processes, none of which outlives the host's boot, and the boot id in it says
+ * which boot that was.
+ *
+ * `husk ps` reads a thousand of these: a VM with few doors is read with two small pread(), and of the two slots only the
+ * newer one's CRC is computed, unless it turns out damaged.
  */
 #include "base/state.h"
 
@@ -23,9 +27,13 @@
 #define PROCESS_SIZE 12
 #define DOOR_SIZE (4 * 4 + 2 * 8 + VM_ENDPOINT_MAX + 32 + 32)
 #define DOORS_AT (8 + 3 * 4 + 8 + 40 + 3 * PROCESS_SIZE + 4 * 8 + 2 * 4 + 64 + 512)
-#define BODY_SIZE (DOORS_AT + VM_DOORS_MAX * DOOR_SIZE)
+#define BODY_MAX (DOORS_AT + VM_DOORS_MAX * DOOR_SIZE)
+#define SLOT_MAX (HEADER_SIZE + BODY_MAX)
+#define FIRST_READ 2048 /* takes five doors; every VM has two */
 
-_Static_assert(HEADER_SIZE + BODY_SIZE <= STATE_SLOT, "a record fits its slot");
+_Static_assert(SLOT_MAX <= STATE_SLOT, "a record fits its slot");
+_Static_assert(
+	FIRST_READ >= HEADER_SIZE + DOORS_AT && FIRST_READ <= SLOT_MAX, "the first read has what always is there");
 
 static uint8_t *put_process(uint8_t *at, const struct process_id *id)
 {
@@ -68,9 +76,21 @@ static void get_door(const uint8_t *at, struct vm_door *d)
 	memcpy(d->alpn, at + 64 + VM_ENDPOINT_MAX, sizeof(d->alpn) - 1);
 }
 
-static void encode(uint8_t slot[HEADER_SIZE + BODY_SIZE], const struct vm_state_record *r)
+/** The doors up to the last open one. */
+static size_t doors_used(const struct vm_state_record *r)
+{
+	size_t n = VM_DOORS_MAX;
+
+	while (n && !r->doors[n - 1].id)
+		n--;
+	return n;
+}
+
+/** Fill @slot; its size. */
+static size_t encode(uint8_t slot[SLOT_MAX], const struct vm_state_record *r)
 {
 	uint8_t *at = slot + HEADER_SIZE;
+	size_t n = doors_used(r), body = DOORS_AT + n * DOOR_SIZE;
 
 	put_le64(at, r->generation);
 	put_le32(at + 8, r->state);
@@ -89,27 +109,66 @@ static void encode(uint8_t slot[HEADER_SIZE + BODY_SIZE], const struct vm_state_
 	put_le32(at + 36, r->flags);
 	memcpy(at + 40, r->console, sizeof(r->console));
 	memcpy(at + 104, r->reason, sizeof(r->reason));
-	for (size_t i = 0; i < VM_DOORS_MAX; i++)
+	for (size_t i = 0; i < n; i++)
 		put_door(slot + HEADER_SIZE + DOORS_AT + i * DOOR_SIZE, &r->doors[i]);
 	put_le32(slot, STATE_MAGIC);
 	put_le16(slot + 4, STATE_VERSION);
 	put_le16(slot + 6, 0);
-	put_le32(slot + 8, BODY_SIZE);
-	put_le32(slot + 12, crc32_ieee(0, slot + HEADER_SIZE, BODY_SIZE));
+	put_le32(slot + 8, (uint32_t)body);
+	put_le32(slot + 12, crc32_ieee(0, slot + HEADER_SIZE, body));
+	return HEADER_SIZE + body;
 }
 
-/** 0, -EBADMSG, or -EPROTO for a whole slot of another version. */
-static int decode(const uint8_t *slot, size_t size, struct vm_state_record *r)
-{
-	if (size < HEADER_SIZE || get_le32(slot) != STATE_MAGIC)
-		return -EBADMSG;
-	if (get_le16(slot + 4) != STATE_VERSION)
-		return -EPROTO;
-	if (size < HEADER_SIZE + BODY_SIZE || get_le16(slot + 6) || get_le32(slot + 8) != BODY_SIZE ||
-		get_le32(slot + 12) != crc32_ieee(0, slot + HEADER_SIZE, BODY_SIZE))
-		return -EBADMSG;
+/** A slot as it was read. */
+struct slot {
+	uint8_t bytes[SLOT_MAX];
+	size_t read; /* of them */
+	size_t body; /* as its header says; 0: it is none */
+	uint64_t generation; /* not to be believed before the CRC was looked at */
+};
 
-	const uint8_t *at = slot + HEADER_SIZE;
+/** Read the slot's beginning and judge its header: 0, -EPROTO for another version, or -errno of the reading. */
+static int open_slot(int fd, int index, struct slot *s)
+{
+	ssize_t n = pread(fd, s->bytes, FIRST_READ, index * STATE_SLOT);
+
+	if (n < 0)
+		return -errno;
+	s->read = (size_t)n;
+	s->body = 0;
+	if (s->read < HEADER_SIZE || get_le32(s->bytes) != STATE_MAGIC)
+		return 0;
+	if (get_le16(s->bytes + 4) != STATE_VERSION)
+		return -EPROTO;
+	uint32_t body = get_le32(s->bytes + 8);
+	bool fits = body >= DOORS_AT && body <= BODY_MAX && (body - DOORS_AT) % DOOR_SIZE == 0;
+	if (!fits || get_le16(s->bytes + 6) || s->read < HEADER_SIZE + DOORS_AT)
+		return 0;
+	s->body = body;
+	s->generation = get_le64(s->bytes + HEADER_SIZE);
+	return 0;
+}
+
+/** Read what is still missing of the slot: true when it is whole. */
+static bool complete_slot(int fd, int index, struct slot *s)
+{
+	size_t size = HEADER_SIZE + s->body;
+
+	if (!s->body)
+		return false;
+	if (size > s->read) {
+		ssize_t n = pread(fd, s->bytes + s->read, size - s->read, index * STATE_SLOT + (off_t)s->read);
+		if (n != (ssize_t)(size - s->read))
+			return false;
+	}
+	return get_le32(s->bytes + 12) == crc32_ieee(0, s->bytes + HEADER_SIZE, s->body);
+}
+
+static void decode(const struct slot *s, struct vm_state_record *r)
+{
+	const uint8_t *at = s->bytes + HEADER_SIZE;
+	size_t n = (s->body - DOORS_AT) / DOOR_SIZE;
+
 	r->generation = get_le64(at);
 	r->state = get_le32(at + 8);
 	r->end = get_le32(at + 12);
@@ -130,46 +189,45 @@ static int decode(const uint8_t *slot, size_t size, struct vm_state_record *r)
 	r->console[sizeof(r->console) - 1] = 0;
 	memcpy(r->reason, at + 104, sizeof(r->reason));
 	r->reason[sizeof(r->reason) - 1] = 0;
-	for (size_t i = 0; i < VM_DOORS_MAX; i++)
-		get_door(slot + HEADER_SIZE + DOORS_AT + i * DOOR_SIZE, &r->doors[i]);
-	return 0;
+	for (size_t i = 0; i < n; i++)
+		get_door(s->bytes + HEADER_SIZE + DOORS_AT + i * DOOR_SIZE, &r->doors[i]);
+	memset(r->doors + n, 0, (VM_DOORS_MAX - n) * sizeof(*r->doors));
 }
 
 int state_write(int fd, struct vm_state_record *record, struct husk_error *err)
 {
-	uint8_t slot[HEADER_SIZE + BODY_SIZE];
+	uint8_t slot[SLOT_MAX];
 	struct timespec now;
 
 	clock_gettime(CLOCK_REALTIME, &now);
 	record->changed_ns = (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
 	record->generation++;
-	encode(slot, record);
-	ssize_t n = pwrite(fd, slot, sizeof(slot), (off_t)(record->generation % 2 * STATE_SLOT));
+	size_t size = encode(slot, record);
+	ssize_t n = pwrite(fd, slot, size, (off_t)(record->generation % 2 * STATE_SLOT));
 	if (n < 0)
 		return error_errno(err, "write the VM's state");
-	return n == sizeof(slot) ? 0 : error_set(err, -ENOSPC, "write the VM's state: only a part was written");
+	return (size_t)n == size ? 0 : error_set(err, -ENOSPC, "write the VM's state: only a part was written");
 }
 
 int state_read(int fd, struct vm_state_record *record, struct husk_error *err)
 {
-	bool found = false, foreign = false;
+	struct slot slot[2];
 
 	for (int i = 0; i < 2; i++) {
-		uint8_t slot[HEADER_SIZE + BODY_SIZE];
-		struct vm_state_record r;
-		ssize_t n = pread(fd, slot, sizeof(slot), i * STATE_SLOT);
-		if (n < 0)
-			return error_errno(err, "read the VM's state");
-		int rc = decode(slot, (size_t)n, &r);
-		foreign |= rc == -EPROTO;
-		if (rc < 0 || (found && r.generation <= record->generation))
-			continue;
-		*record = r;
-		found = true;
+		int rc = open_slot(fd, i, &slot[i]);
+		if (rc == -EPROTO)
+			return error_set(err, rc, "read the VM's state: it was written by another version of husk");
+		if (rc < 0)
+			return error_set(err, rc, "read the VM's state: %s", strerror(-rc));
 	}
-	if (foreign)
-		return error_set(err, -EPROTO, "read the VM's state: it was written by another version of husk");
-	return found ? 0 : error_set(err, -EBADMSG, "read the VM's state: no whole record in it");
+	int newer = slot[1].body && (!slot[0].body || slot[1].generation > slot[0].generation);
+	int whole = complete_slot(fd, newer, &slot[newer])     ? newer
+		    : complete_slot(fd, !newer, &slot[!newer]) ? !newer
+							       : -1;
+	if (whole < 0)
+		return error_set(err, -EBADMSG, "read the VM's state: no whole record in it");
+	decode(&slot[whole], record);
+	return 0;
 }
 
 int process_identify(pid_t pid, struct process_id *id)
@@ -199,10 +257,11 @@ bool process_alive(const struct process_id *id, const char *boot_id)
 	struct process_id now;
 	char here[40];
 
-	if (id->pid <= 0)
+	/* Most that are asked about are dead, so what tells that comes first. */
+	if (id->pid <= 0 || process_identify(id->pid, &now) < 0 || now.start_time != id->start_time)
 		return false;
 	host_boot_id(here);
-	return strcmp(here, boot_id) == 0 && process_identify(id->pid, &now) == 0 && now.start_time == id->start_time;
+	return strcmp(here, boot_id) == 0;
 }
 
 void host_boot_id(char out[40])

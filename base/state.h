@@ -2,7 +2,7 @@
 /*
  * state.h - the VM's state record: what its supervisor knows, in a fixed layout that needs no parser
  *
- * One writer, the supervisor, which holds the file open; any number of readers. The file is two slots of STATE_SLOT bytes;
+ * One writer, the supervisor, which holds the file open; any number of readers. The file is two slots, STATE_SLOT bytes apart;
  * generation g is written to slot g % 2 with a CRC, so that a reader always finds the newer whole one. Numbers little-endian.
  */
 #ifndef BASE_STATE_H

@@ -91,6 +91,37 @@ static void test_doors(void)
 	CHECK(!vm_door_check(&endless), "one whose endpoint does not end, too");
 }
 
+/** A slot that was longer, or is cut, or says of itself what cannot be. */
+static void test_lengths(void)
+{
+	CLEANUP_FD int fd = memfd_create("state", MFD_CLOEXEC);
+	static struct vm_state_record r, got;
+	struct husk_error err;
+
+	r = sample();
+	for (uint32_t i = 0; i < 20; i++)
+		r.doors[i] = (struct vm_door){.id = i + 1, .kind = VM_DOOR_UNIX, .endpoint = "/x"};
+	state_write(fd, &r, &err);
+	state_write(fd, &r, &err);
+	CHECK(state_read(fd, &got, &err) == 0 && memcmp(r.doors, got.doors, sizeof(r.doors)) == 0, "twenty doors");
+	memset(r.doors + 1, 0, sizeof(r.doors) - sizeof(r.doors[0]));
+	state_write(fd, &r, &err);
+	memset(&got, 0xff, sizeof(got));
+	CHECK(state_read(fd, &got, &err) == 0 && got.generation == 3 &&
+			memcmp(r.doors, got.doors, sizeof(r.doors)) == 0,
+		"of which one is left are one, whatever was there before");
+	for (uint32_t i = 0; i < 20; i++)
+		r.doors[i] = (struct vm_door){.id = i + 1, .kind = VM_DOOR_UNIX, .endpoint = "/x"};
+	CHECK(state_write(fd, &r, &err) == 0 && state_write(fd, &r, &err) == 0 &&
+			ftruncate(fd, STATE_SLOT + 3000) == 0 && state_read(fd, &got, &err) == 0 && got.generation == 4,
+		"a slot that ends too early is no record");
+	const uint8_t lengths[][4] = {{0}, {1}, {0xff, 0xff, 0xff, 0xff}, {0, 0x40}};
+	for (size_t i = 0; i < ARRAY_SIZE(lengths); i++) {
+		CHECK(pwrite(fd, lengths[i], 4, 8) == 4 && state_read(fd, &got, &err) == -EBADMSG,
+			"nor is one of a length that cannot be");
+	}
+}
+
 static void test_process(void)
 {
 	struct process_id id;
@@ -118,6 +149,7 @@ int main(void)
 {
 	test_round_trip();
 	test_doors();
+	test_lengths();
 	test_process();
 	return tap_done();
 }
