@@ -4,6 +4,7 @@
 
 #include "base/cleanup.h"
 #include "base/rfc3339.h"
+#include "base/utf8.h"
 
 #include <fcntl.h>
 #include <stdbool.h>
@@ -34,35 +35,6 @@ static void put(struct line *l, const char *bytes, size_t n)
 	l->n += n;
 }
 
-/** The length of the UTF-8 sequence at @at, 0 when it is none: RFC 3629 §4. */
-static size_t utf8_length(const unsigned char *at)
-{
-	static const struct {
-		unsigned char first, last, second_first, second_last, length;
-	} forms[] = {
-		{0xc2, 0xdf, 0x80, 0xbf, 2},
-		{0xe0, 0xe0, 0xa0, 0xbf, 3},
-		{0xe1, 0xec, 0x80, 0xbf, 3},
-		{0xed, 0xed, 0x80, 0x9f, 3}, /* no surrogates */
-		{0xee, 0xef, 0x80, 0xbf, 3},
-		{0xf0, 0xf0, 0x90, 0xbf, 4},
-		{0xf1, 0xf3, 0x80, 0xbf, 4},
-		{0xf4, 0xf4, 0x80, 0x8f, 4},
-	};
-
-	for (size_t i = 0; i < ARRAY_SIZE(forms); i++) {
-		if (*at < forms[i].first || *at > forms[i].last)
-			continue;
-		if (at[1] < forms[i].second_first || at[1] > forms[i].second_last)
-			return 0;
-		for (size_t k = 2; k < forms[i].length; k++)
-			if (at[k] < 0x80 || at[k] > 0xbf)
-				return 0;
-		return forms[i].length;
-	}
-	return 0;
-}
-
 /** A JSON string: RFC 8259 §7. Controls of either kind are escaped, so that a terminal may be shown the line. */
 static void put_string(struct line *l, const char *text)
 {
@@ -71,8 +43,8 @@ static void put_string(struct line *l, const char *text)
 
 	put(l, "\"", 1);
 	while (*at) {
-		size_t length = *at < 0x80 ? 1 : utf8_length(at);
-		bool control = *at < 0x20 || *at == 0x7f || (length == 2 && *at == 0xc2 && at[1] < 0xa0);
+		size_t length = utf8_length((const char *)at);
+		bool control = utf8_is_control((const char *)at, length);
 		if (length == 0)
 			put(l, "\\ufffd", 6);
 		else if (control)

@@ -33,6 +33,7 @@ struct cli;
  *  raw:      nothing is an option: all words belong to another command, but --help as the only one
  *  own:      its exit status is of what it ran, so that husk's own failures are CLI_FAILED
  *  bare:     works without opening the home
+ *  looks:    the home is opened, but not cleaned up before
  *  hidden:   in no list */
 struct verb {
 	const char *name;
@@ -41,7 +42,7 @@ struct verb {
 	const char *description;
 	const struct option *options;
 	int min, max;
-	bool rest, raw, own, bare, hidden;
+	bool rest, raw, own, bare, looks, hidden;
 	int (*run)(struct cli *cli);
 };
 
@@ -83,7 +84,7 @@ const struct verb *cli_find_verb(const char *const *argv, size_t n, size_t *used
 /** The candidate nearest to @word, near enough to be meant, or NULL. @next yields candidates until NULL. */
 const char *cli_suggest(const char *word, const char *(*next)(const void *data, size_t i), const void *data);
 
-/** Open the home with notices going to stderr, and clean up after dead VMs. */
+/** Open the home with notices going to stderr, and clean up after dead VMs unless the verb only looks. */
 int cli_open(struct cli *cli, struct husk_error *err);
 /** The directory of husk's helpers and of the runtime of sandbox programs. malloc'ed, or NULL. */
 char *cli_libexec(void);

@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* images.c - husk images: the store as a table or as JSON */
+#include "base/age.h"
 #include "base/cleanup.h"
+#include "base/rfc3339.h"
+#include "base/when.h"
 #include "cli/verbs.h"
 
 #include <jansson.h>
 #include <string.h>
-#include <time.h>
 
 static const char *text_of(const json_t *object, const char *key)
 {
@@ -16,24 +18,13 @@ static const char *text_of(const json_t *object, const char *key)
 /** "3 days ago" from RFC 3339; "" when it does not say. */
 static void print_age(char *out, size_t room, const char *created)
 {
-	static const struct {
-		long seconds;
-		const char *name;
-	} units[] = {
-		{31536000, "year"}, {2592000, "month"}, {86400, "day"}, {3600, "hour"}, {60, "minute"}, {1, "second"}};
-	struct tm tm = {0};
+	char age[AGE_SIZE];
+	uint64_t ns;
 	*out = 0;
-	if (!strptime(created, "%Y-%m-%dT%H:%M:%S", &tm))
+	if (!when_read(created, strlen(created), &ns, NULL))
 		return;
-	long age = (long)(time(NULL) - timegm(&tm));
-	for (size_t i = 0; i < ARRAY_SIZE(units); i++) {
-		long n = age / units[i].seconds;
-		if (n < 1)
-			continue;
-		snprintf(out, room, "%ld %s%s ago", n, units[i].name, n == 1 ? "" : "s");
-		return;
-	}
-	snprintf(out, room, "now");
+	age_since(ns, clock_realtime_ns(), age);
+	snprintf(out, room, "%.*s ago", AGE_SIZE, age);
 }
 
 static void print_size(char *out, size_t room, json_int_t bytes)
@@ -52,7 +43,7 @@ static void print_size(char *out, size_t room, json_int_t bytes)
 
 static void print_row(const struct cli *cli, const json_t *image, const char *name)
 {
-	char age[40], size[40];
+	char age[AGE_SIZE + 8], size[40];
 	const char *id = text_of(image, "id");
 	const char *hex = strchr(id, ':') ? strchr(id, ':') + 1 : id;
 	print_age(age, sizeof(age), text_of(image, "created"));
@@ -60,7 +51,7 @@ static void print_row(const struct cli *cli, const json_t *image, const char *na
 	if (cli->quiet)
 		printf("%.*s\n", cli_flag(cli, "no-trunc") ? 71 : 12, cli_flag(cli, "no-trunc") ? id : hex);
 	else
-		printf("%-44s %-*.*s  %-14s %8s\n", name, cli_flag(cli, "no-trunc") ? 71 : 12,
+		printf("%-44s %-*.*s  %-20s %8s\n", name, cli_flag(cli, "no-trunc") ? 71 : 12,
 			cli_flag(cli, "no-trunc") ? 71 : 12, cli_flag(cli, "no-trunc") ? id : hex, age, size);
 }
 
@@ -82,7 +73,7 @@ int verb_images(struct cli *cli)
 	json_t *images = json_loads(text, 0, NULL), *image, *name;
 	size_t i, j;
 	if (!cli->quiet)
-		printf("%-44s %-*s  %-14s %8s\n", "IMAGE", cli_flag(cli, "no-trunc") ? 71 : 12, "ID", "CREATED",
+		printf("%-44s %-*s  %-20s %8s\n", "IMAGE", cli_flag(cli, "no-trunc") ? 71 : 12, "ID", "CREATED",
 			"SIZE");
 	json_array_foreach(images, i, image)
 	{

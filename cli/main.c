@@ -86,7 +86,7 @@ int cli_open(struct cli *cli, struct husk_error *err)
 	options.notice = on_notice;
 	options.notice_data = cli;
 	int rc = husk_open(&options, &cli->husk, err);
-	return rc < 0 ? rc : husk_cleanup(cli->husk, NULL, err);
+	return rc < 0 || cli->verb->looks ? rc : husk_cleanup(cli->husk, NULL, err);
 }
 
 static const char *next_verb(const void *data, size_t i)

@@ -155,6 +155,27 @@ static const struct option images_options[] = {
 	{0},
 };
 
+static const struct option ps_options[] = {
+	{.name = "all", .letter = 'a', .help = "Those that do not run as well"},
+	{.name = "filter",
+		.letter = 'f',
+		.value = "KEY=VALUE",
+		.many = true,
+		.help = "Only those that fit: status=STATE, name=PART, id=BEGINNING, ancestor=IMAGE or exited=CODE"},
+	{.name = "format", .value = "FORM", .choices = "table|json", .help = "How to print them (default table)"},
+	{.name = "last", .letter = 'n', .value = "N", .help = "The N that were created last, running or not"},
+	{.name = "latest", .letter = 'l', .help = "The one that was created last"},
+	{.name = "no-trunc", .help = "Print whole commands and reasons"},
+	{.name = "quiet", .letter = 'q', .help = "Ids only"},
+	{0},
+};
+
+static const char ps_description[] =
+	"Lists the VMs that run, or with --all every one there is a record of, the newest first. STATUS says what is true now: "
+	"'up' and for how long, 'paused', 'stopped' with the exit status or with what was lost (worker lost, supervisor lost, host "
+	"restarted), or 'error' and why. A record that cannot be read is listed with that as its status. Several filters of one "
+	"key add up, those of different keys narrow down.";
+
 static const struct option rmi_options[] = {
 	{.name = "force", .letter = 'f', .help = "Remove the image with all its names, and when it is in use"},
 	{0},
@@ -285,6 +306,7 @@ const struct verb cli_verbs[] = {
 		"when there is "
 		"none.",
 		cli_no_options, 1, 2, .run = verb_port},
+	{"ps", "", "List VMs", ps_description, ps_options, 0, 0, .looks = true, .run = verb_ps},
 	{"inspect", "VM…", "Show VMs as JSON", NULL, cli_no_options, 1, -1, .run = verb_inspect},
 	{"stats", "VM…", "Show what went through the doors of VMs",
 		"For each door: connections accepted, tied to the guest now, waiting for a listener and refused; bytes "

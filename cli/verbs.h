@@ -21,6 +21,7 @@ int verb_login(struct cli *cli);
 int verb_logout(struct cli *cli);
 int verb_man(struct cli *cli);
 int verb_port(struct cli *cli);
+int verb_ps(struct cli *cli);
 int verb_pull(struct cli *cli);
 int verb_rmi(struct cli *cli);
 int verb_run(struct cli *cli);

@@ -290,7 +290,7 @@ void config_json_free(struct husk_vm_json *json)
 /* ---- writing ---- */
 
 /** JSON is UTF-8, which arguments and variables need not be: what is none becomes U+FFFD. */
-static json_t *write_text(const char *text)
+json_t *config_json_text(const char *text)
 {
 	json_t *json = json_string(text);
 	if (json)
@@ -314,7 +314,7 @@ static json_t *write_texts(const char *const *list)
 {
 	json_t *json = json_array();
 	for (; json && *list; list++)
-		json_array_append_new(json, write_text(*list));
+		json_array_append_new(json, config_json_text(*list));
 	return json;
 }
 
@@ -343,7 +343,7 @@ static json_t *write_field(const struct config_field *f, const void *from)
 
 	switch (f->kind) {
 	case CONFIG_TEXT:
-		return *(const char *const *)at ? write_text(*(const char *const *)at) : NULL;
+		return *(const char *const *)at ? config_json_text(*(const char *const *)at) : NULL;
 	case CONFIG_TEXTS:
 		return *(const char *const *const *)at ? write_texts(*(const char *const *const *)at) : NULL;
 	case CONFIG_FLAG:

@@ -18,4 +18,7 @@ void config_json_free(struct husk_vm_json *json);
 /** All fields with a value: flags, numbers and choices, and texts and lists that are given. NULL without memory. */
 json_t *config_json_write(const struct husk_vm_config *config);
 
+/** @text as a JSON string; bytes that are no UTF-8 become U+FFFD. NULL without memory. */
+json_t *config_json_text(const char *text);
+
 #endif
