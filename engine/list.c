@@ -16,7 +16,7 @@
 #include "base/rfc3339.h"
 #include "base/skim.h"
 #include "engine/json_out.h"
-#include "engine/outcome.h"
+#include "vmm/config.h"
 #include "engine/phrase.h"
 #include "engine/status.h"
 
@@ -88,7 +88,7 @@ static void put_state(struct list *l, const struct status *status)
 	json_out_string_member(out, "reason", state->reason);
 	json_out_string_member(out, "status", phrase);
 	if (state->end)
-		json_out_number_member(out, "exit_code", (uint64_t)outcome_exit_code(state->end, state->value));
+		json_out_number_member(out, "exit_code", (uint64_t)vm_end_exit_code(state->end, state->value));
 	json_out_number_member(out, "generation", state->generation);
 	json_out_number_member(out, "starts", state->starts);
 	json_out_time_member(out, "started", state->started_ns);

@@ -3,7 +3,7 @@
 #include "engine/phrase.h"
 
 #include "base/age.h"
-#include "engine/outcome.h"
+#include "vmm/config.h"
 
 #include <string.h>
 
@@ -51,7 +51,7 @@ static void phrase_stopped(const struct vm_state_record *state, uint64_t now_ns,
 	const char *lost = loss(state);
 	char age[AGE_SIZE], code[24];
 
-	snprintf(code, sizeof(code), "%d", outcome_exit_code(state->end, state->value));
+	snprintf(code, sizeof(code), "%d", vm_end_exit_code(state->end, state->value));
 	age_since(state->ended_ns, now_ns, age);
 	snprintf(out, PHRASE_SIZE, "stopped (%s)%s%s%s", lost ? lost : code, state->ended_ns ? " " : "",
 		state->ended_ns ? age : "", state->ended_ns ? " ago" : "");
