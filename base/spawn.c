@@ -12,6 +12,7 @@
 #include <stdint.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -97,6 +98,73 @@ static pid_t fork_into(uint64_t namespaces)
 	return namespaces ? (pid_t)syscall(SYS_clone3, &args, sizeof(args)) : fork();
 }
 
+/** Runs in the process in the middle and does not return: start the child and tell @meeting its pid, with its pidfd. */
+static void middle_run(const struct spawn *how, int report, int parents_end, int meeting)
+{
+	int pidfd = -1;
+	struct clone_args args = {
+		.flags = how->namespaces | CLONE_PIDFD, .pidfd = (uintptr_t)&pidfd, .exit_signal = SIGCHLD};
+	pid_t pid = (pid_t)syscall(SYS_clone3, &args, sizeof(args));
+
+	if (pid == 0)
+		child_run(how, report, parents_end);
+	if (pid < 0)
+		child_report(report);
+	_exit(fd_send(meeting, &pid, sizeof(pid), &pidfd, 1) < 0);
+}
+
+/** Start the process in the middle, wait for its end, and take what it has told. *@pid is 0 when it told nothing. */
+static int start_detached(const struct spawn *how, int report, int parents_end, pid_t *pid, int *pidfd)
+{
+	struct clone_args args = {0};
+	size_t n_fds = 1;
+	int ends[2];
+
+	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends) < 0)
+		return -errno;
+	CLEANUP_FD int ours = ends[0];
+	pid_t middle = (pid_t)syscall(SYS_clone3, &args, sizeof(args));
+	if (middle == 0)
+		middle_run(how, report, parents_end, ends[1]);
+	int rc = middle < 0 ? -errno : 0;
+	close(ends[1]);
+	if (rc < 0)
+		return rc;
+	/* ECHILD: somebody else in this process waits for whatever there is. */
+	while (waitpid(middle, NULL, __WALL) < 0 && errno == EINTR)
+		;
+	if (fd_receive_now(ours, pid, sizeof(*pid), pidfd, &n_fds) != sizeof(*pid))
+		*pid = 0;
+	return 0;
+}
+
+/** What spawn() has of a child under way. */
+struct started {
+	pid_t pid; /* 0: unknown */
+	int pidfd; /* owned; -1: none */
+	int failed; /* errno, 0 */
+};
+
+static struct started begin(const struct spawn *how, int report, int parents_end)
+{
+	struct started started = {.pidfd = -1};
+	sigset_t all, old;
+
+	/* No signal handler of the caller may run in the child before its dispositions are reset. */
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &old);
+	if (how->detached) {
+		started.failed = -start_detached(how, report, parents_end, &started.pid, &started.pidfd);
+	} else {
+		started.pid = fork_into(how->namespaces);
+		if (started.pid == 0)
+			child_run(how, report, parents_end);
+		started.failed = started.pid < 0 ? errno : 0;
+	}
+	pthread_sigmask(SIG_SETMASK, &old, NULL);
+	return started;
+}
+
 int spawn(const struct spawn *how, pid_t *pid_out, int *pidfd_out, struct husk_error *err)
 {
 	int pipe_fds[2];
@@ -104,36 +172,33 @@ int spawn(const struct spawn *how, pid_t *pid_out, int *pidfd_out, struct husk_e
 		return error_errno(err, "start %s: make a pipe", how->path);
 	CLEANUP_FD int reading = pipe_fds[0];
 	CLEANUP_FD int writing = pipe_fds[1];
-
-	/* No signal handler of the caller may run in the child before its dispositions are reset. */
-	sigset_t all, old;
-	sigfillset(&all);
-	pthread_sigmask(SIG_SETMASK, &all, &old);
-	pid_t pid = fork_into(how->namespaces);
-	if (pid == 0)
-		child_run(how, writing, reading);
-	int fork_errno = errno;
-	pthread_sigmask(SIG_SETMASK, &old, NULL);
-	if (pid < 0) {
-		errno = fork_errno;
+	struct started started = begin(how, writing, reading);
+	CLEANUP_FD int pidfd = started.pidfd;
+	if (started.failed) {
+		errno = started.failed;
 		return error_errno(err, "start %s: %s", how->path, how->namespaces ? "make namespaces" : "fork");
 	}
 	close(steal_fd(&writing));
 
 	int code = 0;
 	int rc = fd_read_all(reading, &code, sizeof(code));
-	int pidfd = rc == 0 && pidfd_out ? (int)syscall(SYS_pidfd_open, pid, 0) : -1;
+	if (rc == 0 && how->detached && started.pid == 0) {
+		code = ECHILD; /* the one in the middle was killed */
+		rc = 1;
+	}
+	if (rc == 0 && !how->detached && pidfd_out)
+		pidfd = (int)syscall(SYS_pidfd_open, started.pid, 0);
 	if (rc != 0 || (pidfd_out && pidfd < 0)) {
 		int failed = rc > 0 ? code : rc < 0 ? -rc : errno;
-		if (rc == 0)
-			kill(pid, SIGKILL);
-		while (waitpid(pid, NULL, 0) < 0 && errno == EINTR)
+		if (rc == 0 && !how->detached)
+			kill(started.pid, SIGKILL);
+		while (!how->detached && waitpid(started.pid, NULL, 0) < 0 && errno == EINTR)
 			;
 		errno = failed;
 		return error_errno(err, "start %s", how->path);
 	}
-	*pid_out = pid;
+	*pid_out = started.pid;
 	if (pidfd_out)
-		*pidfd_out = pidfd;
+		*pidfd_out = steal_fd(&pidfd);
 	return 0;
 }

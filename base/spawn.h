@@ -7,6 +7,11 @@
  *
  * A child may be born into new namespaces; in a new PID namespace it is the first process, so that all others in there end
  * with it. PR_SET_PDEATHSIG reaches it there as well: the kernel takes a signal from outside for one that is forced.
+ *
+ * A detached one is no child of the caller's. A process in the middle starts it and ends; that one has no exit signal
+ * (clone(2): "if no signal is specified, the parent is not signaled"), so that neither a SIGCHLD handler nor a wait(-1) of the
+ * caller's notices it, and is waited for here by its pid with __WALL. The started process becomes a child of init, or of the
+ * nearest subreaper: a caller that is one of these gets it after all, and has to reap as it does with every orphan.
  */
 #ifndef BASE_SPAWN_H
 #define BASE_SPAWN_H
@@ -28,6 +33,7 @@ struct spawn {
 	const int *fds; /* become 3, 4, … */
 	size_t n_fds;
 	bool die_with_parent; /* PR_SET_PDEATHSIG SIGKILL (the calling *thread* is the parent) */
+	bool detached; /* no child of the caller's, who may not wait for it; not with die_with_parent */
 	bool new_session; /* setsid: out of the caller's terminal and process group */
 	int working_directory; /* descriptor to fchdir to before exec; 0: stay */
 	uint64_t namespaces; /* CLONE_NEW* of those it is born into */
@@ -36,7 +42,8 @@ struct spawn {
 	void *data;
 };
 
-/** Start the child. *@pid is its pid, *@pidfd (may be NULL) a CLOEXEC pidfd that the caller owns. */
+/** Start the child. *@pid is its pid, *@pidfd (may be NULL, but not for a detached one, whose pid alone says nothing) a CLOEXEC
+ *  pidfd that the caller owns. */
 int spawn(const struct spawn *how, pid_t *pid, int *pidfd, struct husk_error *err);
 
 #endif
