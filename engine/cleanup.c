@@ -5,23 +5,26 @@
  * Theory of operation: two kinds of leftovers. A directory in vms.new is a record that was being made or removed: making
  * and publishing happen under the home's lock, so whatever lies there while we hold that lock, and whose own lock is free,
  * is nobody's. A record in vms is nobody's when its lock is free and the supervisor that its state names does not live
- * (pid, start time and boot id all have to match). Then the cause is written into the state, the user is told, and the
- * record of a foreground VM is removed. Whatever cannot be read is left alone.
+ * (pid, start time and boot id all have to match: status.h). Then the paths of its doors and its runtime directory are removed;
+ * a record that was still being made, a foreground VM's, and one that was to go with its VM's end, are removed, and others get
+ * the truth written into their state. The user is told. Whatever cannot be read is left alone, and so is a VM that lives.
  */
 #include "engine/cleanup.h"
 
 #include "base/door.h"
 #include "base/path.h"
 #include "engine/door.h"
-#include "engine/vm.h"
+#include "engine/status.h"
 #include "vmm/config.h"
 
 #include <fcntl.h>
 #include <poll.h>
 #include <string.h>
 #include <sys/file.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/un.h>
 #include <time.h>
 
 #define DEATH_MS 2000
@@ -47,23 +50,7 @@ static void clean_staging(const struct husk *husk)
 	}
 }
 
-static const char *cause_of(const struct vm_state_record *state, bool known, char *room, size_t size)
-{
-	char boot_id[40];
-	host_boot_id(boot_id);
-	if (!known || (state->state == VM_CREATING && !state->supervisor.pid))
-		return "its start was interrupted";
-	if (strncmp(state->boot_id, boot_id, sizeof(boot_id)) != 0)
-		return "the host was restarted";
-	if (state->state == VM_STOPPED || state->state == VM_ERROR) {
-		snprintf(room, size, "the program that had started it went away%s%.200s", state->reason[0] ? "; " : "",
-			state->reason);
-		return room;
-	}
-	return "its supervisor died";
-}
-
-/** The worker holds the doors' sockets and dies with its supervisor: give it the moment that this takes. */
+/** What a supervisor has started holds the doors' sockets and the disks, and dies with it: give it the moment that this takes. */
 static void await_death(const struct process_id *id, const char *boot_id)
 {
 	CLEANUP_FD int fd = id->pid > 0 ? (int)syscall(SYS_pidfd_open, id->pid, 0) : -1;
@@ -75,7 +62,6 @@ static void await_death(const struct process_id *id, const char *boot_id)
 /** The paths of the unix doors of VM @id: those that are still the very sockets and on which nobody listens. */
 static void remove_doors(const char *id, const struct vm_state_record *state)
 {
-	bool waited = false;
 	for (size_t i = 0; i < VM_DOORS_MAX; i++) {
 		const struct vm_door *door = &state->doors[i];
 		if (door->endpoint[0] != '/')
@@ -83,72 +69,109 @@ static void remove_doors(const char *id, const struct vm_state_record *state)
 		door_clear_nest(door->endpoint, id);
 		if (!door->inode)
 			continue;
-		if (!waited)
-			await_death(&state->worker, state->boot_id);
-		waited = true;
 		if (door_path_probe(door->endpoint) == -ECONNREFUSED)
 			door_path_remove(door);
 	}
+}
+
+static void end_doors(const char *id, const struct vm_state_record *state)
+{
+	await_death(&state->worker, state->boot_id);
+	await_death(&state->machine, state->boot_id);
+	remove_doors(id, state);
 }
 
 void cleanup_doors(const struct vm_record *record)
 {
 	struct vm_state_record state;
 	if (state_read(record->state_fd, &state, NULL) == 0 && !process_alive(&state.supervisor, state.boot_id))
-		remove_doors(record->id, &state);
+		end_doors(record->id, &state);
 }
 
-/** The record @id has no living supervisor and we hold its lock: set it right. */
-static int clean_record(const struct husk *husk, struct vm_record *record, struct vm_state_record *state, bool known)
+void cleanup_after(const struct vm_record *record, const struct vm_state_record *state)
 {
-	char room[320];
-	const char *cause = cause_of(state, known, room, sizeof(room));
-	CLEANUP_JSON json_t *configuration = NULL;
-	/* A record of another schema is another husk's to judge. */
-	if (vm_record_read(record, &configuration, NULL) == -EPROTO)
-		return 0;
-	const char *lifetime = json_string_value(json_object_get(configuration, "lifetime"));
-	bool foreground = !configuration || !lifetime || strcmp(lifetime, "caller") == 0;
-	bool ended = known && (state->state == VM_STOPPED || state->state == VM_ERROR);
-	if (ended && !foreground)
-		return 0;
-	remove_doors(record->id, state);
-	if (!ended) {
-		state->state = VM_STOPPED;
-		state->end = VM_END_SUPERVISOR;
-		snprintf(state->reason, sizeof(state->reason), "%s", cause);
-		if (state_write(record->state_fd, state, NULL) < 0)
-			return 0;
-	}
-	if (foreground && vm_record_remove(husk, record, NULL) < 0)
-		return 0;
-	engine_notice(husk, HUSK_NOTICE_CLEANUP, "VM %s%s%s%s is gone: %s%s", record->id, record->name ? " (" : "",
-		record->name ? record->name : "", record->name ? ")" : "", cause,
-		foreground ? "; its record was removed" : "");
-	return 1;
+	end_doors(record->id, state);
+	path_remove_tree(record->runtime, NULL);
 }
 
-/** True when the state at @fd names a supervisor that lives. *@known: the state could be read. */
-static bool supervised(int fd, struct vm_state_record *state, bool *known)
+/** Why nothing of this record is to be kept, as the beginning of a sentence; NULL: it is kept. *@foreign: it is another husk's to
+ *  judge. */
+static const char *why_transient(const struct vm_record *record, const struct status *now, bool *foreign)
 {
-	*state = (struct vm_state_record){0};
-	*known = state_read(fd, state, NULL) == 0;
-	return *known && process_alive(&state->supervisor, state->boot_id);
+	CLEANUP_JSON json_t *json = NULL;
+	*foreign = vm_record_read(record, &json, NULL) == -EPROTO;
+	const char *lifetime = json_string_value(json_object_get(json, "lifetime"));
+	if (now->orphan && now->state.state == VM_CREATING)
+		return "";
+	if (!json || !lifetime || strcmp(lifetime, "caller") == 0)
+		return now->orphan ? "" : "the program that had started it went away; ";
+	if (json_is_true(json_object_get(json_object_get(json, "config"), "remove")))
+		return now->orphan ? "" : "its removal was interrupted; ";
+	return NULL;
+}
+
+static void tell(const struct husk *husk, const struct vm_record *record, const char *why, const char *reason, bool removed)
+{
+	engine_notice(husk, HUSK_NOTICE_CLEANUP, "VM %s%s%s%s is gone: %s%s%s", record->id, record->name ? " (" : "",
+		record->name ? record->name : "", record->name ? ")" : "", why, reason,
+		removed ? "; its record was removed" : "");
+}
+
+/** True when somebody takes requests there, whatever the state says. */
+static bool is_served(const struct vm_record *record)
+{
+	struct sockaddr_un address = {.sun_family = AF_UNIX};
+	CLEANUP_FD int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	snprintf(address.sun_path, sizeof(address.sun_path), "%s/" VM_SERVICE_NAME, record->runtime);
+	return fd >= 0 && (connect(fd, (struct sockaddr *)&address, sizeof(address)) == 0 || errno == EAGAIN);
+}
+
+/** The record has no living supervisor and we hold its lock: set it right. 1 when something was to be told. */
+static int clean_record(const struct husk *husk, struct vm_record *record, struct status *now)
+{
+	struct vm_state_record before = now->state;
+	bool foreign, over = now->state.state == VM_STOPPED || now->state.state == VM_ERROR || now->orphan;
+	const char *why = why_transient(record, now, &foreign);
+	bool removed = why && over; /* what has never run is kept */
+	if (foreign || (now->damaged && is_served(record)))
+		return 0;
+	if (!removed && !now->orphan && access(record->runtime, F_OK) < 0)
+		return 0;
+	if (!now->damaged)
+		(void)state_read(record->state_fd, &before, NULL);
+	cleanup_after(record, &before);
+	if (removed && vm_record_remove(husk, record, NULL) < 0)
+		return 0;
+	if (!removed && (now->orphan || now->damaged) && state_write(record->state_fd, &now->state, NULL) < 0)
+		return 0;
+	if (removed || now->orphan)
+		tell(husk, record, removed ? why : "", now->state.reason, removed);
+	return removed || now->orphan;
+}
+
+/** True when somebody lives who answers for the record, or it cannot be read. */
+static bool is_kept(int fd, const char *directory, const char *id, struct status *now)
+{
+	return status_read_open(fd, directory, id, now, NULL) < 0 || now->alive ||
+	       (now->state.state == VM_CREATING && !now->orphan);
 }
 
 static int clean_one(const struct husk *husk, const char *id)
 {
-	struct vm_state_record state;
-	bool known;
+	struct status now;
 	/* Without the lock first: nothing of a live VM is touched, not even its lock. */
-	CLEANUP_FREE char *path = path_format("%s/vms/%s/state", husk->home, id);
+	CLEANUP_FREE char *directory = path_format("%s/vms/%s", husk->home, id);
+	CLEANUP_FREE char *path = directory ? path_join(directory, "state") : NULL;
 	CLEANUP_FD int fd = path ? open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW) : -1;
-	if (fd < 0 || supervised(fd, &state, &known))
+	if (fd < 0 || is_kept(fd, directory, id, &now))
 		return 0;
 	CLEANUP_VM_RECORD struct vm_record record = VM_RECORD_INIT;
-	if (vm_record_open(husk, id, &record, NULL) < 0 || supervised(record.state_fd, &state, &known))
+	if (vm_record_open(husk, id, &record, NULL) < 0)
 		return 0;
-	return clean_record(husk, &record, &state, known);
+	/* With the lock, whatever is being made is not made by anybody. */
+	if (status_read_locked(&record, &now, NULL) < 0 || now.alive)
+		return 0;
+	return clean_record(husk, &record, &now);
 }
 
 int cleanup_run(const struct husk *husk, size_t *n, struct husk_error *err)

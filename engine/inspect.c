@@ -10,30 +10,17 @@
 
 #include "base/path.h"
 #include "base/stats.h"
+#include "engine/status.h"
 
 #include <fcntl.h>
 #include <string.h>
 
-/** The state of the VM @id as its supervisor has left it; of a VM whose supervisor is dead: stopped. */
 static int read_state(const struct husk *husk, const char *id, struct vm_state_record *state, struct husk_error *err)
 {
-	CLEANUP_FREE char *path = path_format("%s/vms/%s/state", husk->home, id);
-	CLEANUP_FD int fd = path ? open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW) : -1;
-	if (fd < 0)
-		return path && errno == ENOENT ? error_set(err, -ENOENT, "there is no VM %s", id)
-					       : error_errno(err, "open the state of VM %s", id);
-	*state = (struct vm_state_record){.state = VM_CREATING};
-	int rc = state_read(fd, state, err);
-	if (rc < 0)
-		return rc == -EBADMSG ? 0 : rc; /* nothing written yet */
-	bool ended = state->state == VM_STOPPED || state->state == VM_ERROR || state->state == VM_CREATING;
-	if (ended || process_alive(&state->supervisor, state->boot_id))
-		return 0;
-	state->state = VM_STOPPED;
-	snprintf(state->reason, sizeof(state->reason), "its supervisor died");
-	state->supervisor = state->worker = state->machine = (struct process_id){0};
-	memset(state->doors, 0, sizeof(state->doors));
-	return 0;
+	struct status status;
+	int rc = status_read(husk, id, &status, err);
+	*state = status.state;
+	return rc;
 }
 
 static bool leads_to_port(const struct vm_door *door)

@@ -52,12 +52,15 @@ struct notes {
 	const struct vm_record *record;
 };
 
-/** Write the state of a VM that has these doors, @next among them, and no supervisor yet. */
+/** Write into the state of the VM, which has no supervisor yet, that it has these doors, @next among them. */
 static int note_door(void *data, const struct vm_door *next)
 {
 	const struct notes *notes = data;
 	struct vm_state_record state = {.state = VM_CREATING};
 	size_t n = notes->doors->n;
+	(void)state_read(notes->record->state_fd, &state, NULL); /* of an earlier life */
+	state.supervisor = state.worker = state.machine = (struct process_id){0};
+	memset(state.doors, 0, sizeof(state.doors));
 	host_boot_id(state.boot_id);
 	for (size_t i = 0; i < n; i++)
 		state.doors[i] = notes->doors->doors[i].door;

@@ -4,13 +4,19 @@
  *
  * Theory of operation: a record is made whole in HOME/vms.new, under the home's lock, and then renamed into HOME/vms, so
  * that whoever reads there finds a vm.json. It is the placeholder: side effects (a scratch disk, processes) come after it,
- * and whoever finds it later knows what to clean up. Whoever makes or changes a record holds its lock, a flock that the
- * kernel drops with the process; a record whose lock is free and whose supervisor is dead belongs to nobody.
+ * and whoever finds it later knows what to clean up. Removing it goes the same way back: renamed into vms.new it is gone,
+ * and what is left of it there is anybody's to clean up.
  *
- * A name is a file with the VM's id. A name whose VM is gone is free: no second truth has to be kept in step.
+ * Whoever makes or changes a record holds its lock, a flock that the kernel drops with the process; a record whose lock is free
+ * and whose supervisor is dead belongs to nobody. The lock of one record is taken before the home's, never while that is held,
+ * but for a record that nobody knows of yet.
+ *
+ * A name is a file with the VM's id, written before vm.json has the name and removed after it: what counts is vm.json, and
+ * a name whose VM is gone or calls itself otherwise is free. So no second truth has to be kept in step.
  */
 #include "engine/vm.h"
 
+#include "base/event.h"
 #include "base/fd.h"
 #include "base/path.h"
 
@@ -20,6 +26,8 @@
 #include <sys/random.h>
 #include <sys/stat.h>
 #include <time.h>
+
+#define LOCK_NAP_MS 10
 
 int vm_name_check(const char *name, struct husk_error *err)
 {
@@ -62,6 +70,17 @@ int vm_home_lock(const struct husk *husk, struct husk_error *err)
 	return steal_fd(&fd);
 }
 
+/** True when the record @id exists and has this name. One that cannot be read keeps it. */
+static bool is_named(const struct husk *husk, const char *id, const char *name)
+{
+	CLEANUP_FREE char *path = path_format("%s/vms/%s/vm.json", husk->home, id);
+	if (!path || access(path, F_OK) < 0)
+		return false;
+	CLEANUP_JSON json_t *json = json_load_file(path, 0, NULL);
+	const char *named = json_string_value(json_object_get(json, "name"));
+	return json ? named && strcmp(named, name) == 0 : access(path, F_OK) == 0;
+}
+
 /** Where the name's file is; *@owner gets the id of the living VM that has it, or "". */
 static int name_look_up(
 	const struct husk *husk, const char *name, char **path, char owner[VM_ID_SIZE], struct husk_error *err)
@@ -78,8 +97,7 @@ static int name_look_up(
 		return 0; /* torn: nobody's */
 	char id[VM_ID_SIZE] = {0};
 	memcpy(id, buffer_bytes(&text), VM_ID_SIZE - 1);
-	CLEANUP_FREE char *vm = vm_id_check(id) ? path_format("%s/vms/%s", husk->home, id) : NULL;
-	if (vm && access(vm, F_OK) == 0)
+	if (vm_id_check(id) && is_named(husk, id, name))
 		memcpy(owner, id, VM_ID_SIZE);
 	return 0;
 }
@@ -112,6 +130,17 @@ static int name_take(const struct husk *husk, const char *name, const char *id, 
 	return rc < 0 ? rc : path_write_atomically(path, id, strlen(id), 0600, err);
 }
 
+/** Remove the file of a name that @id had. The home's lock is held, and no record @id calls itself so. */
+static void name_drop(const struct husk *husk, const char *name, const char *id)
+{
+	CLEANUP_BUFFER struct buffer text = {0};
+	CLEANUP_FREE char *path = path_format("%s/vm-names/%s", husk->home, name);
+	CLEANUP_FD int fd = path ? open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW) : -1;
+	if (fd >= 0 && fd_read_to_end(fd, &text, VM_ID_SIZE - 1) == 0 && text.size == VM_ID_SIZE - 1 &&
+		memcmp(buffer_bytes(&text), id, VM_ID_SIZE - 1) == 0)
+		unlink(path);
+}
+
 static void add_header(json_t *configuration, const char *id, const char *name)
 {
 	char created[40];
@@ -142,14 +171,37 @@ static int open_beneath(const char *directory, const char *name, int flags, stru
 	return fd >= 0 ? fd : path ? error_errno(err, "open %s", path) : error_set(err, -ENOMEM, "out of memory");
 }
 
-/** Open the files of the record that lies in @directory, and lock it. */
-static int open_files(struct vm_record *record, const char *directory, int create, struct husk_error *err)
+/** Take the lock of the record in @directory, waiting at most @wait_ms for it: -EBUSY. */
+static int take_lock(struct vm_record *record, const char *directory, int create, unsigned wait_ms, struct husk_error *err)
 {
-	record->lock_fd = open_beneath(directory, "lock", O_RDWR | create, err);
-	if (record->lock_fd < 0)
-		return record->lock_fd;
-	if (flock(record->lock_fd, LOCK_EX | LOCK_NB) < 0)
-		return error_errno(err, "lock VM %s", record->id);
+	struct timespec nap = {.tv_nsec = LOCK_NAP_MS * 1000000};
+	struct stat ours, there;
+	CLEANUP_FREE char *path = path_join(directory, "lock");
+	CLEANUP_FD int fd = path ? open(path, O_RDWR | create | O_CLOEXEC | O_NOFOLLOW, 0600) : -1;
+	if (fd < 0)
+		return path && errno == ENOENT ? error_set(err, -ENOENT, "there is no VM %s", record->id)
+					       : error_errno(err, "open the lock of VM %s", record->id);
+	/* flock(2) can wait for ever or not at all, and nothing tells when a lock is let go: so look again every now and then. */
+	for (unsigned waited = 0; flock(fd, LOCK_EX | LOCK_NB) < 0; waited += LOCK_NAP_MS) {
+		if (errno != EWOULDBLOCK && errno != EINTR)
+			return error_errno(err, "lock VM %s", record->id);
+		if (waited >= wait_ms)
+			return error_set(err, -EBUSY, "VM %s is being changed, started or removed by another process",
+				record->id);
+		nanosleep(&nap, NULL);
+	}
+	if (!create && (fstat(fd, &ours) < 0 || stat(path, &there) < 0 || ours.st_ino != there.st_ino))
+		return error_set(err, -ENOENT, "VM %s was removed", record->id); /* by whom we have waited for */
+	record->lock_fd = steal_fd(&fd);
+	return 0;
+}
+
+/** Open the files of the record that lies in @directory, and lock it. */
+static int open_files(struct vm_record *record, const char *directory, int create, unsigned wait_ms, struct husk_error *err)
+{
+	int rc = take_lock(record, directory, create, wait_ms, err);
+	if (rc < 0)
+		return rc;
 	record->state_fd = open_beneath(directory, "state", O_RDWR | create, err);
 	if (record->state_fd < 0)
 		return record->state_fd;
@@ -174,7 +226,7 @@ static int publish(const struct husk *husk, struct vm_record *record, json_t *co
 		return error_set(err, -ENOMEM, "make the VM's record: out of memory");
 	int rc = path_make_directories(vms, 0700, err);
 	rc = rc < 0 ? rc : path_make_directories(staging, 0700, err);
-	rc = rc < 0 ? rc : open_files(record, staging, O_CREAT, err);
+	rc = rc < 0 ? rc : open_files(record, staging, O_CREAT, 0, err);
 	rc = rc < 0 ? rc : write_json(staging, configuration, err);
 	if (rc == 0 && rename(staging, record->directory) < 0)
 		rc = error_errno(err, "make the VM's record %s", record->directory);
@@ -183,8 +235,11 @@ static int publish(const struct husk *husk, struct vm_record *record, json_t *co
 	return rc;
 }
 
-static int make_runtime(struct vm_record *record, struct husk_error *err)
+int vm_record_make_runtime(struct vm_record *record, struct husk_error *err)
 {
+	int rc = path_remove_tree(record->runtime, err);
+	if (rc < 0)
+		return rc;
 	if (mkdir(record->runtime, 0700) < 0)
 		return error_errno(err, "make the VM's runtime directory %s", record->runtime);
 	record->runtime_fd = open(record->runtime, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
@@ -200,49 +255,73 @@ int vm_record_create(
 	if (rc < 0)
 		return rc;
 	add_header(configuration, record.id, name);
+	record.name = name ? strdup(name) : NULL;
+	if (name && !record.name)
+		return error_set(err, -ENOMEM, "make the VM's record: out of memory");
 	CLEANUP_FD int home_lock = vm_home_lock(husk, err);
 	if (home_lock < 0)
 		return home_lock;
-	if (name && (rc = vm_name_free(husk, name, err)) < 0)
-		return rc;
-	rc = publish(husk, &record, configuration, err);
-	if (rc == 0 && name) {
-		rc = name_take(husk, name, record.id, err);
-		record.name = rc == 0 ? strdup(name) : NULL;
-	}
-	close(steal_fd(&home_lock));
+	rc = name ? name_take(husk, name, record.id, err) : 0;
+	rc = rc < 0 ? rc : publish(husk, &record, configuration, err);
+	if (rc < 0 && name)
+		name_drop(husk, name, record.id);
 	if (rc < 0)
 		return rc;
-	rc = make_runtime(&record, err);
-	if (rc < 0) {
-		vm_record_remove(husk, &record, NULL);
-		return rc;
-	}
 	*out = record;
 	record = (struct vm_record)VM_RECORD_INIT;
 	return 0;
 }
 
+int vm_record_rename(const struct husk *husk, struct vm_record *record, const char *name, struct husk_error *err)
+{
+	CLEANUP_JSON json_t *json = NULL;
+	CLEANUP_FREE char *copy = name ? strdup(name) : NULL;
+	if (name && !copy)
+		return error_set(err, -ENOMEM, "rename VM %s: out of memory", record->id);
+	if (name && record->name && strcmp(name, record->name) == 0)
+		return 0;
+	CLEANUP_FD int home_lock = vm_home_lock(husk, err);
+	int rc = home_lock < 0 ? home_lock : vm_record_read(record, &json, err);
+	rc = rc < 0 ? rc : name ? name_take(husk, name, record->id, err) : 0;
+	if (rc < 0)
+		return rc;
+	json_object_set_new(json, "name", name ? json_string(name) : json_null());
+	rc = vm_record_write(record, json, err);
+	if (rc < 0)
+		return rc;
+	if (record->name)
+		name_drop(husk, record->name, record->id);
+	free(record->name);
+	record->name = steal_pointer(&copy);
+	return 0;
+}
+
+int vm_record_write(const struct vm_record *record, json_t *configuration, struct husk_error *err)
+{
+	return write_json(record->directory, configuration, err);
+}
+
 int vm_record_remove(const struct husk *husk, struct vm_record *record, struct husk_error *err)
 {
-	int rc = path_remove_tree(record->runtime, err);
-	if (record->name) {
-		CLEANUP_FREE char *path = NULL;
-		char owner[VM_ID_SIZE];
-		CLEANUP_FD int home_lock = vm_home_lock(husk, err);
-		if (home_lock >= 0 && name_look_up(husk, record->name, &path, owner, NULL) == 0 &&
-			strcmp(owner, record->id) == 0)
-			unlink(path);
-	}
-	/* Large files first; vm.json and the lock go last and together, by way of vms.new, so that a crash in between
-	 * leaves either a whole record or a leftover that the next cleanup takes. */
-	CLEANUP_FREE char *scratch = path_join(record->directory, "scratch.img");
-	CLEANUP_FREE char *staging = path_format("%s/vms.new/%s", husk->home, record->id);
-	if (!scratch || !staging)
+	CLEANUP_FREE char *parent = path_join(husk->home, "vms.new");
+	CLEANUP_FREE char *staging = parent ? path_join(parent, record->id) : NULL;
+	CLEANUP_FREE char *events = path_join(husk->home, "events");
+	if (!staging)
 		return error_set(err, -ENOMEM, "remove VM %s: out of memory", record->id);
-	unlink(scratch);
-	if (rename(record->directory, staging) < 0 && errno != ENOENT)
-		return error_errno(err, "remove VM %s", record->id);
+	/* While the record is there, whoever is interrupted here leaves it to be found with its runtime directory. */
+	int rc = path_remove_tree(record->runtime, err);
+	int moved = path_make_directories(parent, 0700, err);
+	if (moved == 0 && rename(record->directory, staging) < 0)
+		moved = error_errno(err, "remove VM %s", record->id);
+	if (moved < 0)
+		return moved;
+	CLEANUP_FD int home_lock = record->name ? vm_home_lock(husk, NULL) : -1;
+	if (home_lock >= 0) {
+		name_drop(husk, record->name, record->id);
+		close(steal_fd(&home_lock));
+	}
+	if (events)
+		event_tell(events, "removed", record->id, record->name, NULL, 0);
 	int removed = path_remove_tree(staging, err);
 	return rc < 0 ? rc : removed;
 }
@@ -258,12 +337,13 @@ void vm_record_close(struct vm_record *record)
 	free(steal_pointer(&record->name));
 }
 
-int vm_record_open(const struct husk *husk, const char *id, struct vm_record *out, struct husk_error *err)
+int vm_record_open_within(
+	const struct husk *husk, const char *id, unsigned wait_ms, struct vm_record *out, struct husk_error *err)
 {
 	CLEANUP_VM_RECORD struct vm_record record = VM_RECORD_INIT;
 	snprintf(record.id, sizeof(record.id), "%s", id);
 	int rc = set_paths(husk, &record, err);
-	rc = rc < 0 ? rc : open_files(&record, record.directory, 0, err);
+	rc = rc < 0 ? rc : open_files(&record, record.directory, 0, wait_ms, err);
 	if (rc < 0)
 		return rc;
 	CLEANUP_JSON json_t *configuration = NULL;
@@ -275,6 +355,17 @@ int vm_record_open(const struct husk *husk, const char *id, struct vm_record *ou
 	*out = record;
 	record = (struct vm_record)VM_RECORD_INIT;
 	return 0;
+}
+
+int vm_record_open(const struct husk *husk, const char *id, struct vm_record *out, struct husk_error *err)
+{
+	return vm_record_open_within(husk, id, 0, out, err);
+}
+
+void vm_record_unlock(struct vm_record *record)
+{
+	if (record->lock_fd >= 0)
+		close(steal_fd(&record->lock_fd));
 }
 
 int vm_record_read(const struct vm_record *record, json_t **out, struct husk_error *err)

@@ -22,6 +22,7 @@
 
 #define VM_ID_SIZE 13 /* 12 hex digits and NUL */
 #define VM_SCHEMA 1
+#define VM_LOCK_MS 10000 /* how long whoever changes a record waits for somebody who does so, too */
 
 /** A record that this process has open. Descriptors are owned; lock_fd holds the lock while it is open. */
 struct vm_record {
@@ -45,19 +46,33 @@ int vm_name_free(const struct husk *husk, const char *name, struct husk_error *e
 /** The id of the VM of this home that has the name, "" when none has. */
 int vm_name_owner(const struct husk *husk, const char *name, char id[VM_ID_SIZE], struct husk_error *err);
 
-/** Make a record and its runtime directory; @configuration (borrowed) becomes vm.json, with schema, id, name and created
- *  added. The lock is held. -EEXIST: the name is taken. */
+/** Make a record; @configuration (borrowed) becomes vm.json, with schema, id, name and created added. The lock is held.
+ *  -EEXIST: the name is taken. */
 int vm_record_create(const struct husk *husk, const char *name, json_t *configuration, struct vm_record *out,
 	struct husk_error *err);
 
-/** Remove all of it, the lock last. */
+/** Make the runtime directory anew: what an earlier life has left there is removed. */
+int vm_record_make_runtime(struct vm_record *record, struct husk_error *err);
+
+/** Give it another name, or none (NULL); the lock is held. -EEXIST. */
+int vm_record_rename(const struct husk *husk, struct vm_record *record, const char *name, struct husk_error *err);
+
+/** Write vm.json anew, the whole of it; the lock is held. */
+int vm_record_write(const struct vm_record *record, json_t *configuration, struct husk_error *err);
+
+/** Remove all of it; the lock is held. */
 int vm_record_remove(const struct husk *husk, struct vm_record *record, struct husk_error *err);
 
 /** Close and free; nothing on disk changes. */
 void vm_record_close(struct vm_record *record);
 
-/** Open the record @id and try to take its lock: -EWOULDBLOCK when someone holds it. */
+/** Open the record @id and take its lock, if need be after @wait_ms: -EBUSY; -ENOENT when it was removed, also meanwhile. */
+int vm_record_open_within(
+	const struct husk *husk, const char *id, unsigned wait_ms, struct vm_record *out, struct husk_error *err);
+/** The same without waiting. */
 int vm_record_open(const struct husk *husk, const char *id, struct vm_record *out, struct husk_error *err);
+/** Let go of the lock, and keep the rest open. */
+void vm_record_unlock(struct vm_record *record);
 
 /** vm.json, parsed; the caller decrefs. -EPROTO for a schema that is not ours. */
 int vm_record_read(const struct vm_record *record, json_t **out, struct husk_error *err);

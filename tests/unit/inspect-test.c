@@ -120,7 +120,7 @@ static void test_expose(const struct husk *husk, const struct vm_record *record)
 	const struct husk_door wrong = {.size = sizeof(door), .kind = HUSK_DOOR_TCP, .path = "/x"};
 	char *endpoint = NULL;
 	CHECK(expose_open(husk, record->id, &door, &endpoint, &err) == -ESRCH && !endpoint &&
-			strstr(err.message, "has ended"),
+			strstr(err.message, "does not run"),
 		"a door of a VM that nobody supervises");
 	CHECK(expose_open(husk, record->id, &wrong, &endpoint, &err) == -EINVAL, "one that cannot be");
 	CHECK(expose_close(husk, record->id, "127.0.0.1:80", &err) == -ESRCH, "nor is one closed");
@@ -135,7 +135,8 @@ int main(void)
 	CLEANUP_FREE char *run = path_join(base, "run");
 	struct husk husk = {.home = base, .runtime = run, .libexec = base};
 	CHECK(mkdir(run, 0700) == 0 && vm_record_create(&husk, "web", first, &record, &err) == 0 &&
-			vm_record_create(&husk, NULL, second, &other, &err) == 0,
+			vm_record_create(&husk, NULL, second, &other, &err) == 0 &&
+			vm_record_make_runtime(&record, &err) == 0,
 		"two VMs");
 	test_find(&husk, record.id, other.id);
 	test_inspect(&husk, &record);

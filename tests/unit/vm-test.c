@@ -38,13 +38,14 @@ static void test_create(const struct husk *husk)
 	CLEANUP_JSON json_t *json = foreground(), *read = NULL;
 	CHECK(vm_record_create(husk, "web", json, &a, &err) == 0, "a record is made");
 	CHECK(vm_id_check(a.id), "with an id of 12 hex digits");
-	CHECK(exists(&a, "vm.json") && exists(&a, "state") && exists(&a, "lock") && access(a.runtime, F_OK) == 0,
+	CHECK(vm_record_make_runtime(&a, &err) == 0 && exists(&a, "vm.json") && exists(&a, "state") && exists(&a, "lock") &&
+			access(a.runtime, F_OK) == 0,
 		"its files and its runtime directory are there");
 	CHECK(vm_record_read(&a, &read, &err) == 0, "its configuration can be read");
 	CHECK_STRING(json_string_value(json_object_get(read, "name")), "web", "with its name");
 	CHECK(vm_record_create(husk, "web", json, &b, &err) == -EEXIST, "a second one of the same name is refused");
 	CHECK(strstr(err.message, a.id) != NULL, "and told who has it");
-	CHECK(vm_record_open(husk, a.id, &b, &err) == -EWOULDBLOCK, "its lock is held");
+	CHECK(vm_record_open(husk, a.id, &b, &err) == -EBUSY, "its lock is held");
 	size_t n = 0;
 	CHECK(cleanup_run(husk, &n, &err) == 0 && n == 0 && exists(&a, "vm.json"), "a record whose lock is held stays");
 	CHECK(vm_record_remove(husk, &a, &err) == 0 && access(a.runtime, F_OK) < 0, "it is removed");
