@@ -11,6 +11,7 @@
 
 #include "agent/protocol.h"
 #include "base/cleanup.h"
+#include "engine/config_json.h"
 #include "engine/disks.h"
 #include "engine/scratch.h"
 #include "engine/vm.h"
@@ -44,6 +45,8 @@ static int check_numbers(const struct husk_vm_config *c, struct husk_error *err)
 		{"pull", (uint64_t)c->pull, 0, HUSK_PULL_NEVER, "missing, always or never"},
 		{"vsock.policy", (uint64_t)c->vsock, 0, HUSK_VSOCK_FIXED, "any, disabled, auto or fixed"},
 		{"serial", (uint64_t)c->serial, 0, HUSK_SERIAL_CAPTURE, "log, inherit or capture"},
+		{"lifetime", (uint64_t)c->lifetime, 0, HUSK_LIFETIME_DETACHED, "caller or detached"},
+		{"log_size", c->log_size, CHECK_LOG_MIN, CHECK_LOG_MAX, "64 KiB to 1 TiB"},
 	};
 	for (size_t i = 0; i < ARRAY_SIZE(rules); i++)
 		if (rules[i].value < rules[i].min || rules[i].value > rules[i].max)
@@ -180,6 +183,31 @@ static int check_serial(const struct husk_vm_config *c, struct husk_error *err)
 	return 0;
 }
 
+/** What goes with one lifetime only: a VM that belongs to nobody has no streams of anybody's, and keeps its log itself. */
+static int check_lifetime(const struct husk_vm_config *c, struct husk_error *err)
+{
+	const struct {
+		const char *field;
+		int fd;
+	} streams[] = {{"stdin_fd", c->stdin_fd}, {"stdout_fd", c->stdout_fd}, {"stderr_fd", c->stderr_fd},
+		{"serial_fd", c->serial_fd}, {"serial_input_fd", c->serial_input_fd}};
+	bool detached = c->lifetime == HUSK_LIFETIME_DETACHED;
+	for (size_t i = 0; i < ARRAY_SIZE(streams) && detached; i++)
+		if (streams[i].fd >= 0)
+			return error_set(err, -EINVAL,
+				"%s: %d: a VM of lifetime 'detached' outlives who has the descriptor; its output goes "
+				"into its log",
+				streams[i].field, streams[i].fd);
+	if (detached && c->serial != HUSK_SERIAL_LOG)
+		return error_set(err, -EINVAL,
+			"serial: only 'log' goes with lifetime 'detached'; the VM's console is a pseudo-terminal");
+	if (!detached && c->open_stdin)
+		return error_set(err, -EINVAL, "open_stdin: goes with lifetime 'detached' only; others have stdin_fd");
+	if (!detached && c->log_size != CHECK_LOG_DEFAULT)
+		return error_set(err, -EINVAL, "log_size: goes with lifetime 'detached' only: no other VM keeps a log");
+	return detached ? config_json_check_texts(c, err) : 0;
+}
+
 /** What needs our agent cannot be had with somebody else's initramfs. */
 static int check_agentless(const struct husk_vm_config *config, struct husk_error *err)
 {
@@ -195,6 +223,7 @@ static int check_agentless(const struct husk_vm_config *config, struct husk_erro
 		{config->hostname != NULL, "hostname", "a host name"},
 		{config->tty, "tty", "a terminal"},
 		{config->stdin_fd >= 0, "stdin_fd", "standard input"},
+		{config->open_stdin, "open_stdin", "standard input"},
 		{config->init, "init", "an init"},
 		{config->read_only, "read_only", "a read-only root"},
 		{config->timeout_ms != 0, "timeout_ms", "a timeout of the workload"},
@@ -212,7 +241,7 @@ int check_config(const struct husk_vm_config *config, struct husk_error *err)
 {
 	static int (*const checks[])(const struct husk_vm_config *config, struct husk_error *err) = {check_texts,
 		check_numbers, check_platform, check_environment, check_pull, disks_check, check_shares, check_vsock,
-		check_serial, check_doors, check_agentless};
+		check_serial, check_lifetime, check_doors, check_agentless};
 	for (size_t i = 0; i < ARRAY_SIZE(checks); i++) {
 		int rc = checks[i](config, err);
 		if (rc < 0)

@@ -9,6 +9,9 @@
 #define CHECK_CPUS_MAX 32
 #define CHECK_DOORS_MAX 62 /* of 64; two every VM has */
 #define CHECK_TIME_MAX (366ull * 24 * 3600 * 1000) /* ms */
+#define CHECK_LOG_MIN (64ull << 10)
+#define CHECK_LOG_MAX (1ull << 40)
+#define CHECK_LOG_DEFAULT (16ull << 20)
 #define CHECK_VSOCK_FIRST 50000 /* of the policy `auto` */
 #define CHECK_VSOCK_LAST 59999
 #define CHECK_LISTEN_WAIT_MAX (24 * 3600 * 1000ull) /* ms */

@@ -3,8 +3,7 @@
 #include "engine/config_fields.h"
 
 #include "base/cleanup.h"
-
-#include <husk.h>
+#include "engine/check.h"
 
 #define FIELD(struct_, name_, kind_)                                                                                   \
 	{                                                                                                              \
@@ -25,6 +24,7 @@ static const char *const pulls[] = {
 	[HUSK_PULL_MISSING] = "missing", [HUSK_PULL_ALWAYS] = "always", [HUSK_PULL_NEVER] = "never"};
 static const char *const serials[] = {
 	[HUSK_SERIAL_LOG] = "log", [HUSK_SERIAL_INHERIT] = "inherit", [HUSK_SERIAL_CAPTURE] = "capture"};
+static const char *const lifetimes[] = {[HUSK_LIFETIME_CALLER] = "caller", [HUSK_LIFETIME_DETACHED] = "detached"};
 static const char *const vsocks[] = {[HUSK_VSOCK_ANY] = "any",
 	[HUSK_VSOCK_DISABLED] = "disabled",
 	[HUSK_VSOCK_AUTO] = "auto",
@@ -96,10 +96,30 @@ const struct config_field config_fields[] = {
 	FIELD(husk_vm_config, listen_wait_ms, CONFIG_TIME),
 	{.name = "vsock", .kind = CONFIG_GROUP, .fields = vsock_fields},
 	CHOICE(husk_vm_config, "serial", serial, serials),
+	CHOICE(husk_vm_config, "lifetime", lifetime, lifetimes),
+	FIELD(husk_vm_config, remove, CONFIG_FLAG),
+	FIELD(husk_vm_config, open_stdin, CONFIG_FLAG),
+	FIELD(husk_vm_config, log_size, CONFIG_BYTES),
 	FIELD(husk_vm_config, timeout_ms, CONFIG_TIME),
 	FIELD(husk_vm_config, start_timeout_ms, CONFIG_TIME),
 	FIELD(husk_vm_config, platform, CONFIG_TEXT),
 	CHOICE(husk_vm_config, "pull", pull, pulls),
 	FIELD(husk_vm_config, offline, CONFIG_FLAG),
 	{0},
+};
+
+const struct husk_vm_config config_defaults = {
+	.size = sizeof(struct husk_vm_config),
+	.stdin_fd = -1,
+	.stdout_fd = -1,
+	.stderr_fd = -1,
+	.memory = 512ull << 20,
+	.cpus = 1,
+	.scratch = 8ull << 30,
+	.start_timeout_ms = 60000,
+	.progress_fd = -1,
+	.cancel_fd = -1,
+	.serial_fd = -1,
+	.serial_input_fd = -1,
+	.log_size = CHECK_LOG_DEFAULT,
 };

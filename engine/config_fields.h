@@ -10,6 +10,7 @@
 #ifndef ENGINE_CONFIG_FIELDS_H
 #define ENGINE_CONFIG_FIELDS_H
 
+#include <husk.h>
 #include <stddef.h>
 
 enum config_kind {
@@ -39,6 +40,9 @@ struct config_field {
 	const struct config_field *fields;
 	size_t size, count;
 };
+
+/** What husk_vm_config_init() sets. */
+extern const struct husk_vm_config config_defaults;
 
 /** Of struct husk_vm_config. */
 extern const struct config_field config_fields[];

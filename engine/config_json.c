@@ -380,3 +380,46 @@ json_t *config_json_write(const struct husk_vm_config *config)
 {
 	return write_object(config, config_fields);
 }
+
+/* ---- what survives both ---- */
+
+static bool is_exact(const char *text)
+{
+	json_t *json = text ? json_string(text) : NULL;
+	json_decref(json);
+	return json || !text;
+}
+
+static int check_object(const void *from, const struct config_field *fields, struct husk_error *err);
+
+static int check_field(const struct config_field *f, const void *from, struct husk_error *err)
+{
+	const void *at = (const char *)from + f->offset;
+	bool exact = true;
+	int rc = 0;
+
+	if (f->kind == CONFIG_GROUP)
+		return check_object(from, f->fields, err);
+	if (f->kind == CONFIG_TEXT)
+		exact = is_exact(*(const char *const *)at);
+	if (f->kind == CONFIG_TEXTS)
+		for (const char *const *text = *(const char *const *const *)at; text && *text && exact; text++)
+			exact = is_exact(*text);
+	for (size_t i = 0; f->kind == CONFIG_LIST && rc == 0 && i < *(const size_t *)((const char *)from + f->count); i++)
+		rc = check_object(*(const char *const *)at + i * f->size, f->fields, err);
+	return exact ? rc : error_set(err, -EINVAL,
+		"%s: not valid UTF-8, and a VM that can be started again keeps its configuration as JSON", f->name);
+}
+
+static int check_object(const void *from, const struct config_field *fields, struct husk_error *err)
+{
+	int rc = 0;
+	for (; rc == 0 && fields->name; fields++)
+		rc = check_field(fields, from, err);
+	return rc;
+}
+
+int config_json_check_texts(const struct husk_vm_config *config, struct husk_error *err)
+{
+	return check_object(config, config_fields, err);
+}

@@ -15,6 +15,9 @@ int config_json_read(
 	struct husk_vm_config *config, const char *text, size_t n, struct husk_vm_json **out, struct husk_error *err);
 void config_json_free(struct husk_vm_json *json);
 
+/** Every text in @config can be read back as it is: it is UTF-8, as JSON is. -EINVAL names the first that cannot. */
+int config_json_check_texts(const struct husk_vm_config *config, struct husk_error *err);
+
 /** All fields with a value: flags, numbers and choices, and texts and lists that are given. NULL without memory. */
 json_t *config_json_write(const struct husk_vm_config *config);
 

@@ -95,7 +95,7 @@ int exec_payload(const struct husk_vm_config *config, const struct image_record 
 	const char *cwd = config->working_dir ? config->working_dir : image->working_dir;
 	const char *user = config->user ? config->user : image->user;
 	uint32_t flags = AGENT_EXEC_FLAG_MAIN | (config->tty ? AGENT_EXEC_FLAG_TTY : 0) |
-			 (config->stdin_fd >= 0 ? AGENT_EXEC_FLAG_STDIN : 0) |
+			 (config->stdin_fd >= 0 || config->open_stdin ? AGENT_EXEC_FLAG_STDIN : 0) |
 			 (config->init ? AGENT_EXEC_FLAG_INIT : 0) |
 			 (config->lifetime == HUSK_LIFETIME_DETACHED ? AGENT_EXEC_FLAG_SYNC : 0);
 	int rc = tlv_put_u32(out, AGENT_EXEC_FLAGS, flags);

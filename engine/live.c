@@ -34,7 +34,7 @@ struct husk_vm *live_new(const struct husk *husk, struct husk_error *err)
 	vm->husk = husk;
 	vm->record = (struct vm_record)VM_RECORD_INIT;
 	vm->io = vm->serial = (struct stdio)STDIO_INIT;
-	vm->pidfd = vm->caller_fd = vm->control_fd = vm->epoll = -1;
+	vm->pidfd = vm->caller_fd = vm->control_fd = vm->epoll = vm->watch_fd = -1;
 	pthread_mutex_init(&vm->lock, NULL);
 	return vm;
 }
@@ -212,28 +212,6 @@ int live_send(struct husk_vm *vm, int fd, enum vm_message_kind kind, uint32_t va
 	return n < 0 ? error_errno(err, "tell VM %s", vm->record.id) : 0;
 }
 
-void live_describe(const struct husk_vm *vm, char *text, size_t room)
-{
-	static const char *const ends[] = {
-		[VM_END_EXITED] = "the workload exited",
-		[VM_END_SIGNALED] = "the workload was ended by a signal",
-		[VM_END_TIMEOUT] = "the workload's time was over",
-		[VM_END_NOT_STARTED] = "the command could not be started",
-		[VM_END_START_TIMEOUT] = "the guest was not ready in time",
-		[VM_END_GUEST] = "the guest's kernel panicked, powered off or reset",
-		[VM_END_MACHINE] = "the machine (QEMU) died",
-		[VM_END_WORKER] = "the VM's worker process died",
-		[VM_END_SUPERVISOR] = "the VM's supervisor process died",
-		[VM_END_CALLER] = "the caller went away",
-		[VM_END_KILLED] = "the VM was killed",
-		[VM_END_FAILED] = "husk failed",
-	};
-	uint32_t how = vm->outcome.end;
-	const char *told = vm->outcome.text;
-	const char *standard = how < ARRAY_SIZE(ends) && ends[how] ? ends[how] : "the VM ended";
-	snprintf(text, room, "%s", *told ? told : standard);
-}
-
 void live_show_log(const struct husk_vm *vm, int lines)
 {
 	char tail[LOG_TAIL + 1];
@@ -282,12 +260,12 @@ void live_close(struct husk_vm *vm)
 	stop(vm);
 	stdio_destroy(&vm->io);
 	stdio_destroy(&vm->serial);
-	if (vm->record.state_fd >= 0)
+	if (vm->record.state_fd >= 0 && !vm->known)
 		cleanup_doors(&vm->record);
-	if (vm->record.directory)
+	if (vm->record.directory && !vm->known)
 		vm_record_remove(vm->husk, &vm->record, NULL);
 	vm_record_close(&vm->record);
-	int *fds[] = {&vm->pidfd, &vm->caller_fd, &vm->control_fd, &vm->epoll};
+	int *fds[] = {&vm->pidfd, &vm->caller_fd, &vm->control_fd, &vm->epoll, &vm->watch_fd};
 	for (size_t i = 0; i < ARRAY_SIZE(fds); i++)
 		if (*fds[i] >= 0)
 			close(*fds[i]);

@@ -14,6 +14,7 @@
 #include "engine/findings.h"
 #include "engine/images.h"
 #include "engine/live.h"
+#include "engine/outcome.h"
 #include "engine/machine.h"
 #include "engine/start.h"
 
@@ -72,7 +73,7 @@ static void judge(struct findings *f, const char *machine, struct husk_vm *vm, i
 	bool right = n == sizeof(line) - 1 && memcmp(line, BOOT_SELFTEST_LINE, sizeof(line) - 1) == 0;
 
 	if (o->end != VM_END_EXITED || o->value != BOOT_SELFTEST_STATUS) {
-		live_describe(vm, text, sizeof(text));
+		outcome_describe(o, text, sizeof(text));
 		findings_add(f, HUSK_FINDING_ERROR, "selftest", NULL, "machine '%s': %s", machine, text);
 	} else if (!right) {
 		findings_add(f, HUSK_FINDING_ERROR, "selftest", NULL,

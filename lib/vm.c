@@ -1,8 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* vm.c - VMs in the public API: arguments in, outcomes out; the work is the engine's */
 #include "base/cleanup.h"
+#include "engine/config_fields.h"
 #include "engine/config_json.h"
-#include "engine/live.h"
+#include "engine/control.h"
+#include "engine/known.h"
+#include "engine/outcome.h"
 #include "engine/start.h"
 #include "base/adopt.h"
 
@@ -12,29 +15,10 @@ _Static_assert((int)HUSK_END_EXITED == VM_END_EXITED && (int)HUSK_END_FAILED == 
 		       (int)HUSK_END_GUEST == VM_END_GUEST && (int)HUSK_END_KILLED == VM_END_KILLED,
 	"the public names of ends are those of vmm/config.h");
 
-static struct husk_vm_config defaults(void)
-{
-	return (struct husk_vm_config){
-		.size = sizeof(struct husk_vm_config),
-		.stdin_fd = -1,
-		.stdout_fd = -1,
-		.stderr_fd = -1,
-		.memory = 512ull << 20,
-		.cpus = 1,
-		.scratch = 8ull << 30,
-		.start_timeout_ms = 60000,
-		.progress_fd = -1,
-		.cancel_fd = -1,
-		.serial_fd = -1,
-		.serial_input_fd = -1,
-	};
-}
-
 void husk_vm_config_init_sized(struct husk_vm_config *config, size_t size)
 {
-	const struct husk_vm_config ours = defaults();
 	memset(config, 0, size);
-	memcpy(config, &ours, size < sizeof(ours) ? size : sizeof(ours));
+	memcpy(config, &config_defaults, size < sizeof(config_defaults) ? size : sizeof(config_defaults));
 	config->size = size;
 }
 
@@ -57,21 +41,20 @@ void husk_share_init(struct husk_share *share)
 /** A caller's configuration as one of ours. */
 static int adopt(struct husk_vm_config *to, const struct husk_vm_config *from, struct husk_error *err)
 {
-	*to = defaults();
+	*to = config_defaults;
 	return adopt_struct(to, sizeof(*to), from, "struct husk_vm_config", err);
 }
 
 int husk_vm_config_read(
 	struct husk_vm_config *config, const char *text, size_t n, struct husk_vm_json **out, struct husk_error *err)
 {
-	const struct husk_vm_config unset = defaults();
 	struct husk_vm_config full;
 	size_t size = config->size;
 	int rc = adopt(&full, config, err);
 	rc = rc < 0 ? rc : config_json_read(&full, text, n, out, err);
 	if (rc < 0)
 		return rc;
-	if (size < sizeof(full) && memcmp((char *)&full + size, (const char *)&unset + size, sizeof(full) - size)) {
+	if (size < sizeof(full) && memcmp((char *)&full + size, (const char *)&config_defaults + size, sizeof(full) - size)) {
 		config_json_free(steal_pointer(out));
 		return error_set(err, -E2BIG, "the configuration has a field that this program does not know");
 	}
@@ -97,18 +80,44 @@ int husk_vm_config_write(const struct husk_vm_config *config, char **text, struc
 	return *text ? 0 : error_set(err, -ENOMEM, "write the configuration: out of memory");
 }
 
-int husk_vm_start(struct husk *husk, const struct husk_vm_config *given, struct husk_vm **out, struct husk_error *err)
-{
+/** A caller's configuration, adopted with its lists, which are freed with this. */
+struct adopted {
 	struct husk_vm_config config;
-	CLEANUP_FREE void *doors = NULL, *disks = NULL, *shares = NULL;
-	int rc = adopt(&config, given, err);
-	rc = rc < 0 ? rc : ADOPT_LIST(config.doors, config.n_doors, "struct husk_door", &doors, err);
-	rc = rc < 0 ? rc : ADOPT_LIST(config.disks, config.n_disks, "struct husk_disk", &disks, err);
-	rc = rc < 0 ? rc : ADOPT_LIST(config.shares, config.n_shares, "struct husk_share", &shares, err);
-	config.doors = doors;
-	config.disks = disks;
-	config.shares = shares;
-	return rc < 0 ? rc : start_vm(husk, &config, out, err);
+	void *doors, *disks, *shares;
+};
+
+static void adopted_free(struct adopted *a)
+{
+	free(a->doors);
+	free(a->disks);
+	free(a->shares);
+}
+
+static int adopt_all(struct adopted *a, const struct husk_vm_config *given, struct husk_error *err)
+{
+	struct husk_vm_config *config = &a->config;
+	int rc = adopt(config, given, err);
+	rc = rc < 0 ? rc : ADOPT_LIST(config->doors, config->n_doors, "struct husk_door", &a->doors, err);
+	rc = rc < 0 ? rc : ADOPT_LIST(config->disks, config->n_disks, "struct husk_disk", &a->disks, err);
+	rc = rc < 0 ? rc : ADOPT_LIST(config->shares, config->n_shares, "struct husk_share", &a->shares, err);
+	config->doors = a->doors;
+	config->disks = a->disks;
+	config->shares = a->shares;
+	return rc;
+}
+
+int husk_vm_start(struct husk *husk, const struct husk_vm_config *config, struct husk_vm **out, struct husk_error *err)
+{
+	CLEANUP(adopted_free) struct adopted a = {0};
+	int rc = adopt_all(&a, config, err);
+	return rc < 0 ? rc : start_vm(husk, &a.config, out, err);
+}
+
+int husk_vm_create(struct husk *husk, const struct husk_vm_config *config, struct husk_vm **out, struct husk_error *err)
+{
+	CLEANUP(adopted_free) struct adopted a = {0};
+	int rc = adopt_all(&a, config, err);
+	return rc < 0 ? rc : create_vm(husk, &a.config, out, err);
 }
 
 const char *husk_vm_id(const struct husk_vm *vm)
@@ -138,7 +147,7 @@ int husk_vm_fd(const struct husk_vm *vm)
 
 int husk_vm_wait(struct husk_vm *vm, int64_t timeout_ms, struct husk_outcome *outcome, struct husk_error *err)
 {
-	int rc = live_wait(vm, timeout_ms, err);
+	int rc = vm->known ? known_wait(vm, timeout_ms, err) : live_wait(vm, timeout_ms, err);
 	if (rc < 0 || !outcome)
 		return rc;
 	size_t size = outcome->size;
@@ -154,10 +163,19 @@ int husk_vm_wait(struct husk_vm *vm, int64_t timeout_ms, struct husk_outcome *ou
 		.peak_rss = message->peak_rss,
 	};
 	if (message->end != VM_END_EXITED && message->end != VM_END_SIGNALED)
-		live_describe(vm, full.reason, sizeof(full.reason));
+		outcome_describe(message, full.reason, sizeof(full.reason));
 	memset(outcome, 0, size);
 	memcpy(outcome, &full, size < sizeof(full) ? size : sizeof(full));
 	return 0;
+}
+
+/** Over the control socket of a VM that is ours, else over supervisor.sock. */
+static int send_control(struct husk_vm *vm, enum vm_message_kind kind, uint32_t value, struct husk_error *err)
+{
+	const struct vm_message message = {.kind = kind, .value = value};
+	if (vm->known)
+		return control_request(vm->husk, vm->record.id, &message, -1, CONTROL_ANSWER_MS, err);
+	return live_send(vm, vm->control_fd, kind, value, err);
 }
 
 int husk_vm_signal(struct husk_vm *vm, int signal_number, struct husk_error *err)
@@ -166,22 +184,17 @@ int husk_vm_signal(struct husk_vm *vm, int signal_number, struct husk_error *err
 		return error_set(err, -EINVAL, "%d is not a signal (1 to 64)", signal_number);
 	if (vm->agentless)
 		return error_set(err, -ENOTSUP, "VM %s has no agent that could pass a signal on", vm->record.id);
-	return live_send(vm, vm->control_fd, VM_CONTROL_SIGNAL, (uint32_t)signal_number, err);
+	return send_control(vm, VM_CONTROL_SIGNAL, (uint32_t)signal_number, err);
 }
 
 int husk_vm_resize(struct husk_vm *vm, uint16_t rows, uint16_t columns, struct husk_error *err)
 {
-	return live_send(vm, vm->control_fd, VM_CONTROL_RESIZE, (uint32_t)rows << 16 | columns, err);
+	return send_control(vm, VM_CONTROL_RESIZE, (uint32_t)rows << 16 | columns, err);
 }
 
 int husk_vm_power_button(struct husk_vm *vm, struct husk_error *err)
 {
-	return live_send(vm, vm->control_fd, VM_CONTROL_POWER_BUTTON, 0, err);
-}
-
-int husk_vm_kill(struct husk_vm *vm, struct husk_error *err)
-{
-	return live_send(vm, vm->caller_fd, VM_CONTROL_KILL, 0, err);
+	return send_control(vm, VM_CONTROL_POWER_BUTTON, 0, err);
 }
 
 void husk_vm_close(struct husk_vm *vm)

@@ -89,7 +89,7 @@ enum vmm_tag {
 	VMM_PTY_PATH = 59, /* string: PTY: its path, for the state */
 	VMM_REMOVER_PATH =
 		60, /* string: absolute path of husk-remove, which the supervisor becomes at the end; absent: none */
-	VMM_HOME = 61, /* string: its first argument; the second is VMM_ID, the third the runtime's root */
+	VMM_HOME = 61, /* string: its first argument; the second is VMM_RUNTIME_PATH, the third VMM_ID */
 	VMM_RUNTIME_PATH = 62,
 	/* only in the worker's envelope, put there by the supervisor */
 	VMM_MEMORY_FD = 40, /* u32: guest RAM, a sealed memfd */

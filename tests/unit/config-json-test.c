@@ -24,7 +24,8 @@ static struct husk_vm_config plain(void)
 		.scratch = 1 << 30,
 		.start_timeout_ms = 60000,
 		.serial_fd = -1,
-		.serial_input_fd = -1};
+		.serial_input_fd = -1,
+		.log_size = 16 << 20};
 }
 
 static int read_text(struct husk_vm_config *c, const char *text, struct husk_vm_json **json)
@@ -47,6 +48,23 @@ static void refused(const char *text, const char *words)
 		printf("# said: %s\n", err.message);
 }
 
+/** What JSON cannot say or keep. */
+static void test_detached(void)
+{
+	struct husk_vm_config c = plain();
+	const char *const env[] = {"A=ok", "B=\xff", NULL};
+	c.lifetime = HUSK_LIFETIME_DETACHED;
+	CHECK(check_config(&c, &err) == 0, "a VM that belongs to nobody");
+	c.stdout_fd = 1;
+	CHECK(check_config(&c, &err) == -EINVAL && strstr(err.message, "stdout_fd: 1"), "has no stream of anybody's");
+	c.stdout_fd = -1;
+	c.env = env;
+	CHECK(check_config(&c, &err) == -EINVAL && strstr(err.message, "env: not valid UTF-8"),
+		"and nothing that its record could not keep");
+	c.lifetime = HUSK_LIFETIME_CALLER;
+	CHECK(check_config(&c, &err) == 0, "which others may have");
+}
+
 static const char whole[] =
 	"{\"image\": \"x\", \"command\": [\"a\", \"\"], \"entrypoint\": [], \"env\": [\"A=1\"], \"working_dir\": "
 	"\"/w\","
@@ -60,6 +78,7 @@ static const char whole[] =
 	" \"key\": \"/k\", \"alpn\": \"h2\"}, {\"kind\": \"handoff\", \"path\": \"/p\", \"port\": 0, \"guest_port\": "
 	"0}],"
 	" \"listen_wait_ms\": 5, \"vsock\": {\"policy\": \"fixed\", \"port\": 4294967294}, \"serial\": \"log\","
+	" \"lifetime\": \"detached\", \"remove\": true, \"open_stdin\": true, \"log_size\": 65536,"
 	" \"timeout_ms\": 6, \"start_timeout_ms\": 7, \"platform\": \"linux/amd64\", \"pull\": \"never\", \"offline\": "
 	"true}";
 
@@ -161,6 +180,11 @@ static void test_values(void)
 	refused("{\"vsock\": {\"policy\": \"auto\", \"port\": 49999}}", "vsock.port: 49999 is out of range");
 	refused("{\"vsock\": {\"port\": 5}}", "vsock.port: 5 goes with");
 	refused("{\"serial\": \"capture\"}", "serial: 'capture' needs a descriptor");
+	refused("{\"lifetime\": \"detached\", \"serial\": \"inherit\"}", "serial: 'inherit' needs");
+	refused("{\"lifetime\": \"for ever\"}", "lifetime: \"for ever\": none of caller, detached");
+	refused("{\"lifetime\": \"detached\", \"log_size\": 65535}", "log_size: 65535 is out of range: 64 KiB");
+	refused("{\"log_size\": \"1M\"}", "log_size: goes with lifetime 'detached' only");
+	refused("{\"open_stdin\": true}", "open_stdin: goes with lifetime 'detached' only");
 	refused("{\"serial\": \"inherit\"}", "serial: 'inherit' needs a descriptor");
 	refused("{\"doors\": [{\"kind\": \"unix\", \"path\": \"a\"}, {\"kind\": \"exec\", \"path\": \"a\"}]}",
 		"doors[1]: two doors are to be at a");
@@ -254,6 +278,7 @@ static void test_disks(void)
 int main(void)
 {
 	test_round_trip();
+	test_detached();
 	test_syntax();
 	test_values();
 	test_too_many();
