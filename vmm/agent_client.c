@@ -34,6 +34,8 @@ struct input {
 	int fd; /* owned; -1: none now */
 	bool to_end; /* its end is the end of the stream */
 	bool ended;
+	const uint8_t *bytes; /* instead of fd: `left` bytes of the caller's; NULL: none */
+	size_t left;
 	uint32_t window; /* what we may still send */
 };
 
@@ -52,6 +54,8 @@ struct agent_client {
 	int write_error; /* why output was lost, other than that its reader went away; 0: none */
 	struct vm_message outcome;
 	struct agent_exit exit;
+	uint32_t error; /* the agent's ERROR before STARTED */
+	bool broken; /* the agent broke the protocol */
 	const struct agent_client_handler *handler;
 	void *data;
 };
@@ -84,6 +88,7 @@ __attribute__((format(printf, 4, 5))) static void conclude(
 
 static void broke_protocol(struct agent_client *c, const char *how)
 {
+	c->broken = c->state < CLIENT_DRAINING;
 	conclude(c, VM_END_FAILED, 0, "the guest's agent broke the protocol: %s", how);
 }
 
@@ -207,6 +212,25 @@ static bool input_wanted(const struct agent_client *c)
 	return c->state == CLIENT_RUNNING && c->input.fd >= 0 && c->input.window > 0 && c->out.size < SEND_BACKLOG;
 }
 
+/** Hand on the caller's bytes, as far as window and backlog go. */
+static void input_feed(struct agent_client *c)
+{
+	while (c->input.bytes && c->state == CLIENT_RUNNING && c->input.window > 0 && c->out.size < SEND_BACKLOG) {
+		size_t n = c->input.left < AGENT_CHUNK ? c->input.left : AGENT_CHUNK;
+		n = n < c->input.window ? n : c->input.window;
+		if (n == 0) {
+			c->input.bytes = NULL;
+			input_end(c);
+		} else if (agent_frame_put(&c->out, AGENT_STDIN, AGENT_STREAM_STDIN, c->input.bytes, n) < 0) {
+			conclude(c, VM_END_FAILED, 0, "out of memory");
+		} else {
+			c->input.window -= (uint32_t)n;
+			c->input.bytes += n;
+			c->input.left -= n;
+		}
+	}
+}
+
 static void on_input(struct loop_watch *watch, uint32_t events)
 {
 	struct agent_client *c = CONTAINER_OF(watch, struct agent_client, input.watch);
@@ -271,13 +295,14 @@ static void take_error(struct agent_client *c, const struct agent_frame *frame)
 	char text[VM_MESSAGE_TEXT - 64];
 	uint32_t code;
 
-	if (!agent_error_get(frame, &code, text, sizeof(text)) || code < AGENT_ERROR_PROTOCOL ||
-		code > AGENT_ERROR_SYSTEM)
+	if (!agent_error_get(frame, &code, text, sizeof(text))) {
 		broke_protocol(c, "malformed ERROR");
-	else if (c->state < CLIENT_RUNNING)
-		conclude(c, VM_END_NOT_STARTED, code, "%s", text);
-	else
+	} else if (c->state < CLIENT_RUNNING) {
+		c->error = code;
+		conclude(c, VM_END_NOT_STARTED, code < AGENT_ERROR_ERRNO ? code : AGENT_ERROR_SYSTEM, "%s", text);
+	} else {
 		conclude(c, VM_END_FAILED, 0, "the guest's agent failed: %s", text);
+	}
 }
 
 static void take_eof(struct agent_client *c, const struct agent_frame *frame)
@@ -397,6 +422,7 @@ static void update(struct agent_client *c)
 {
 	bool done = true;
 
+	input_feed(c);
 	for (int i = 0; i < 2; i++) {
 		output_tell_gone(&c->output[i]);
 		output_open_window(&c->output[i]);
@@ -405,6 +431,7 @@ static void update(struct agent_client *c)
 		ssize_t n = buffer_write(&c->out, c->fd);
 		if (n < 0 && n != -EAGAIN && n != -EINTR)
 			c->out.size = 0; /* what the agent said last may still be there to be read */
+		input_feed(c); /* into the room that this made; it goes with the next event */
 	}
 	if (c->fd >= 0)
 		loop_modify(c->loop, &c->watch, c->out.size ? EPOLLIN | EPOLLOUT : EPOLLIN);
@@ -469,9 +496,30 @@ void agent_client_close(struct agent_client *c)
 	free(c);
 }
 
+void agent_client_input(struct agent_client *c, const void *bytes, size_t n)
+{
+	c->input.bytes = bytes ? bytes : (const void *)"";
+	c->input.left = n;
+}
+
 const struct agent_exit *agent_client_exit(const struct agent_client *c)
 {
 	return &c->exit;
+}
+
+uint32_t agent_client_error(const struct agent_client *c)
+{
+	return c->error;
+}
+
+bool agent_client_broken(const struct agent_client *c)
+{
+	return c->broken;
+}
+
+bool agent_client_held_up(const struct agent_client *c)
+{
+	return c->output[0].waiting.size > 0 || c->output[1].waiting.size > 0;
 }
 
 int agent_client_feed(struct agent_client *c, int fd, bool to_end, struct husk_error *err)

@@ -44,8 +44,16 @@ struct agent_client_handler {
 int agent_client_open(struct loop *loop, int fd, const void *exec, size_t exec_size, const int stdio[3],
 	const struct agent_client_handler *handler, void *data, struct agent_client **out, struct husk_error *err);
 void agent_client_close(struct agent_client *client);
+/** Instead of stdio[0], before the loop runs: the @n bytes @bytes, which stay the caller's, and then the end. */
+void agent_client_input(struct agent_client *client, const void *bytes, size_t n);
 /** What the agent's EXIT said, valid in ended() of an outcome EXITED or SIGNALED. */
 const struct agent_exit *agent_client_exit(const struct agent_client *client);
+/** In ended() of an outcome NOT_STARTED: the code of the agent's ERROR, of which value has the file errors as SYSTEM. */
+uint32_t agent_client_error(const struct agent_client *client);
+/** Whether an outcome FAILED is because the agent broke the protocol. */
+bool agent_client_broken(const struct agent_client *client);
+/** Whether output waits for its reader here. */
+bool agent_client_held_up(const struct agent_client *client);
 
 /** The workload's stdin comes from @fd (taken on success) until its end, once it has started. @to_end: that is the end of stdin;
  *  otherwise another may follow. -EBUSY while there is one, -EPIPE when stdin has ended. For an EXEC with stdin. */
