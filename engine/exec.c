@@ -11,8 +11,7 @@
 #include <string.h>
 #include <strings.h>
 
-/** Append the strings of the NULL-terminated @list as entries @tag. */
-static int put_list(struct buffer *out, uint16_t tag, const char *const *list, size_t *n, struct husk_error *err)
+int exec_put_list(struct buffer *out, uint16_t tag, const char *const *list, size_t *n, struct husk_error *err)
 {
 	for (; list && *list; list++) {
 		if (strlen(*list) > EXEC_ARGUMENT_MAX)
@@ -21,10 +20,21 @@ static int put_list(struct buffer *out, uint16_t tag, const char *const *list, s
 				"pass it in a file or on stdin",
 				strlen(*list), EXEC_ARGUMENT_MAX);
 		if (tlv_put_string(out, tag, *list) < 0)
-			return error_set(err, -ENOMEM, "build the workload's description: out of memory");
+			return error_set(err, -ENOMEM, "describe the command: out of memory");
 		++*n;
 	}
 	return 0;
+}
+
+int exec_put_end(const struct buffer *out, int rc, struct husk_error *err)
+{
+	if (rc == -ENOMEM)
+		return error_set(err, rc, "describe the command: out of memory");
+	if (rc == 0 && out->size > AGENT_PAYLOAD_MAX)
+		return error_set(err, -E2BIG,
+			"arguments, environment and files have %zu bytes together; the limit is %u", out->size,
+			AGENT_PAYLOAD_MAX);
+	return rc;
 }
 
 static bool empty(const char *const *list)
@@ -44,8 +54,8 @@ static int put_arguments(const struct husk_vm_config *config, const struct image
 		command = config->entrypoint ? NULL : (const char *const *)image->cmd;
 	if (!empty(entrypoint) && config->entrypoint && !entrypoint[0][0])
 		entrypoint = NULL;
-	int rc = put_list(out, AGENT_EXEC_ARG, entrypoint, &n, err);
-	rc = rc < 0 ? rc : put_list(out, AGENT_EXEC_ARG, command, &n, err);
+	int rc = exec_put_list(out, AGENT_EXEC_ARG, entrypoint, &n, err);
+	rc = rc < 0 ? rc : exec_put_list(out, AGENT_EXEC_ARG, command, &n, err);
 	if (rc == 0 && n == 0)
 		return error_set(err, -EINVAL,
 			"no command: the image has neither Entrypoint nor Cmd, so say what to run behind the image's "
@@ -80,11 +90,11 @@ static int put_environment(
 	size_t n = 0;
 	int rc = 0;
 	if (!has_bare_name(list) && !has_bare_name(removals))
-		return put_list(out, AGENT_EXEC_ENV, list, &n, err);
+		return exec_put_list(out, AGENT_EXEC_ENV, list, &n, err);
 	for (; rc == 0 && list && *list; list++) {
 		const char *one[] = {*list, NULL};
 		if (strchr(*list, '=') && !is_removed(*list, removals) && !is_removed(*list, list + 1))
-			rc = put_list(out, AGENT_EXEC_ENV, one, &n, err);
+			rc = exec_put_list(out, AGENT_EXEC_ENV, one, &n, err);
 	}
 	return rc;
 }
@@ -110,12 +120,7 @@ int exec_payload(const struct husk_vm_config *config, const struct image_record 
 		uint32_t rows = config->rows ? config->rows : 24, columns = config->columns ? config->columns : 80;
 		rc = tlv_put_u32(out, AGENT_EXEC_WINDOW, rows << 16 | columns);
 	}
-	if (rc == -ENOMEM)
-		return error_set(err, rc, "build the workload's description: out of memory");
-	if (rc == 0 && out->size > AGENT_PAYLOAD_MAX)
-		return error_set(err, -E2BIG, "arguments and environment have %zu bytes together; the limit is %u",
-			out->size, AGENT_PAYLOAD_MAX);
-	return rc;
+	return exec_put_end(out, rc, err);
 }
 
 int exec_stop_signal(const char *text)

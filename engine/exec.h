@@ -11,6 +11,12 @@
 /** An argument longer than this cannot be passed to execve by the guest's kernel (MAX_ARG_STRLEN). */
 #define EXEC_ARGUMENT_MAX 131071
 
+/** Append the strings of the NULL-terminated @list (may be NULL) as entries @tag and count them in *@n. -E2BIG: one is longer than
+ *  EXEC_ARGUMENT_MAX. */
+int exec_put_list(struct buffer *out, uint16_t tag, const char *const *list, size_t *n, struct husk_error *err);
+/** @rc of the writers of @out, with words for want of memory; -E2BIG when it has grown over what a frame takes. */
+int exec_put_end(const struct buffer *out, int rc, struct husk_error *err);
+
 /** Append the payload for @config on @image to @out. -EINVAL: no command at all, or a value that cannot work. */
 int exec_payload(const struct husk_vm_config *config, const struct image_record *image, struct buffer *out,
 	struct husk_error *err);
