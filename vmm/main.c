@@ -37,8 +37,11 @@ static int print_state(const char *path)
 		fprintf(stderr, "husk-vmm: %s: %s\n", path, err.message);
 		return 1;
 	}
-	printf("generation: %llu\nstate: %s\nend: %u\nvalue: %u\n", (unsigned long long)r.generation,
-		vm_state_name(r.state), r.end, r.value);
+	printf("generation: %llu\nstate: %s\nend: %u\nvalue: %u\nstarts: %u\nflags: %u\n",
+		(unsigned long long)r.generation, vm_state_name(r.state), r.end, r.value, r.starts, r.flags);
+	printf("started_ns: %llu\nended_ns: %llu\n", (unsigned long long)r.started_ns, (unsigned long long)r.ended_ns);
+	if (r.console[0])
+		printf("console: %s\n", r.console);
 	print_process("supervisor", &r.supervisor, r.boot_id);
 	print_process("worker", &r.worker, r.boot_id);
 	print_process("machine", &r.machine, r.boot_id);

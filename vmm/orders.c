@@ -230,8 +230,12 @@ void orders_machine(struct worker *w, enum machine_event event, const char *text
 	if (event == MACHINE_RUNNING || event == MACHINE_PAUSED) {
 		w->runs = true;
 		changed(w, event == MACHINE_PAUSED);
-		if (w->config.no_agent && event == MACHINE_RUNNING)
+		if (w->config.no_agent && event == MACHINE_RUNNING && !w->guest_answers) {
+			/* Nobody in there will say more: such a VM runs when its vCPUs do. */
+			workload_tell(w, &(struct vm_message){.kind = VM_MESSAGE_READY,
+						 .boot_ns = clock_monotonic_ns() - w->begun_ns});
 			orders_guest_answers(w);
+		}
 	} else if (event == MACHINE_BALLOON) {
 		ballooned(w, text);
 	} else {

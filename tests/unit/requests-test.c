@@ -9,6 +9,7 @@
 #include "tests/descriptors.h"
 #include "tests/tap.h"
 #include "vmm/control.h"
+#include "vmm/dial.h"
 
 #include <fcntl.h>
 #include <signal.h>
@@ -320,12 +321,14 @@ static void test_stop_paused(void)
 	ask(other, VM_CONTROL_PAUSE, 0);
 	CLEANUP_FD int third = join();
 	ask(third, VM_CONTROL_STOP, 60000);
-	CHECK(next_told() == VM_CONTROL_PAUSE && next_told() == VM_CONTROL_RESUME && next_told() == VM_CONTROL_SIGNAL,
-		"one that is about to be paused, too");
+	CHECK(next_told() == VM_CONTROL_PAUSE && next_told() == VM_CONTROL_SIGNAL && next_told() == 0,
+		"STOP while the worker pauses it");
 	CHECK(answer(other) == EBUSY && answer(client) == -1 && answer(third) == 0, "who waits in line is refused");
 	done(VM_CONTROL_PAUSE, 0);
+	CHECK(answer(client) == 0 && next_told() == VM_CONTROL_RESUME,
+		"who came first has had it, and the guest goes on");
 	done(VM_CONTROL_RESUME, 0);
-	CHECK(answer(client) == 0 && s.record.state == VM_RUNNING, "who came first has had it");
+	CHECK(s.record.state == VM_RUNNING && next_told() == 0, "to its end");
 	go_on();
 }
 
@@ -408,8 +411,15 @@ static void test_events(void)
 	s.config.events_path = path;
 	s.config.reach = VMM_REACH_ONE;
 	s.config.reach_port = 99;
-	for (uint32_t i = 0; i < 20; i++)
-		tell_denied(&s, 1000 + i);
+	CHECK(sockets_open(&s, &err) == 0, "the guest may dial");
+	for (uint32_t i = 0; i < 20; i++) {
+		struct dial question = {.number = i, .port = 1000 + i};
+		CHECK(send(s.config.dial_fd, &question, sizeof(question), 0) == sizeof(question), "it does");
+		turn();
+		CHECK(recv(s.config.dial_fd, &question, sizeof(question), MSG_DONTWAIT) == sizeof(question) &&
+				question.code == -ECONNREFUSED,
+			"and is refused");
+	}
 	loop_timer_set(&s.denied.minute, 1);
 	turn_in(1000);
 	tell_denied(&s, 2000);

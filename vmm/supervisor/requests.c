@@ -114,6 +114,8 @@ void requests_done(struct supervisor *s, const struct vm_message *m)
 		life_paused(s);
 	if (m->number == VM_CONTROL_RESUME && (m->value == 0 || m->value == EALREADY))
 		life_resumed(s);
+	if (m->number == VM_CONTROL_PAUSE && s->stopping.asked)
+		requests_resume(s);
 	if (client)
 		answer(client, -(int)m->value, m->text);
 	set_timer(s);
@@ -156,8 +158,8 @@ void requests_resume(struct supervisor *s)
 		leave_line(client);
 		answer(client, -EBUSY, "the VM is being stopped");
 	}
-	bool pausing = asking_of(s, VM_CONTROL_PAUSE)->at_worker || s->record.state == VM_PAUSED;
-	if (pausing && !asking_of(s, VM_CONTROL_RESUME)->at_worker)
+	/* A PAUSE that is at the worker still is answered first: it would refuse another change meanwhile. */
+	if (s->record.state == VM_PAUSED && !asking_of(s, VM_CONTROL_RESUME)->at_worker)
 		asking_of(s, VM_CONTROL_RESUME)->own = true;
 	channel_flush(s);
 }

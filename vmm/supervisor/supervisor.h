@@ -218,7 +218,7 @@ void requests_done(struct supervisor *s, const struct vm_message *message);
 bool requests_flush(struct supervisor *s);
 /** @client is gone. */
 void requests_forget(struct supervisor *s, struct service_client *client);
-/** Let the guest go on if it stands still or is about to, and let nobody who waits stop it. */
+/** Let the guest go on if it stands still, and let nobody who waits in line pause it. */
 void requests_resume(struct supervisor *s);
 
 int stop_open(struct supervisor *s, struct husk_error *err);
