@@ -33,10 +33,14 @@ class Bench:
                        stdout=subprocess.DEVNULL)
         self.n = 0
 
-    def vm(self, *argv, **options):
+    def directory(self):
         self.n += 1
         directory = "%s/vm%d" % (self.work, self.n)
         os.mkdir(directory)
+        return directory
+
+    def vm(self, *argv, directory=None, **options):
+        directory = directory or self.directory()
         scratch = directory + "/scratch"
         with open(scratch, "wb") as f:
             f.truncate(1 << 30)

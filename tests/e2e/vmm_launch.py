@@ -19,8 +19,9 @@ VMM_MAGIC, VMM_VERSION = 0x434D5648, 1
  STDOUT, STDERR, EXEC, START_TIMEOUT_MS, TIMEOUT_MS, LIFETIME) = range(1, 23)
 KVM = 38
 MACHINES = {"qemu": 1, "kvm": 2}
-READY, STARTED, OUTCOME, BEGUN = 1, 2, 3, 8
-SIGNAL, RESIZE, KILL, POWER_BUTTON = 16, 17, 18, 21
+SERVICE, STOP_SIGNAL, NAME, EVENTS_PATH, PTY, PTY_PATH, REMOVER_PATH, HOME, RUNTIME_PATH = 26, 54, 56, 57, 58, 59, 60, 61, 62
+READY, STARTED, OUTCOME, ANSWER, BEGUN = 1, 2, 3, 6, 8
+SIGNAL, RESIZE, KILL, POWER_BUTTON, STOP, PAUSE, RESUME, BALLOON, STATS, ATTACH = 16, 17, 18, 21, 22, 23, 24, 25, 26, 27
 ENDS = {1: "exited", 2: "signaled", 3: "timeout", 4: "not started", 5: "start timeout", 6: "guest", 7: "machine",
         8: "worker", 9: "supervisor", 10: "caller", 11: "killed", 12: "failed"}
 MESSAGE = struct.Struct("=IIIIQQQQ512s 208x")  # and no door
@@ -60,7 +61,7 @@ class Message:
         self.at = time.monotonic()
 
     def __repr__(self):
-        return "<%s %s %d %r>" % ({1: "READY", 2: "STARTED", 3: "OUTCOME", 8: "BEGUN"}[self.kind], ENDS.get(self.end), self.value,
+        return "<%s %s %d %r>" % ({1: "READY", 2: "STARTED", 3: "OUTCOME", 6: "ANSWER", 8: "BEGUN"}[self.kind], ENDS.get(self.end), self.value,
                                   self.text)
 
 
@@ -148,6 +149,19 @@ class VM:
     def tell(self, kind, value=0, on_caller=False):
         data = MESSAGE.pack(kind, 0, value, 0, 0, 0, 0, 0, b"")
         (self.caller if on_caller else self.control).send(data)
+
+    def ask(self, kind, value=0, timeout=30):
+        """Ask over supervisor.sock: (errno, text), or None when the supervisor hangs up."""
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as client:
+            client.connect(self.directory + "/run/supervisor.sock")
+            client.settimeout(timeout)
+            client.send(MESSAGE.pack(kind, 0, value, 0, 0, 0, 0, 0, b""))
+            data = client.recv(4096)
+        if not data:
+            return None
+        answer = Message(data)
+        assert answer.kind == ANSWER, answer
+        return answer.value, answer.text
 
     def state(self):
         text = subprocess.run([self.husk_vmm, "state", self.state_path], capture_output=True, text=True).stdout
