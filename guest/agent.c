@@ -30,6 +30,7 @@
 #include "guest/forward.h"
 #include "guest/listeners.h"
 #include "guest/slots.h"
+#include "guest/tree.h"
 
 #include <fcntl.h>
 #include <linux/vm_sockets.h>
@@ -114,6 +115,8 @@ void connection_settle(struct connection *c)
 {
 	if (c->state == CONNECTION_HANDED_OVER)
 		return connection_free(c);
+	if (c->state == CONNECTION_TREE)
+		return;
 	connection_write(c);
 	if (c->stale && !c->out.size && c->state == CONNECTION_LISTENERS) {
 		size_t n;
@@ -215,11 +218,13 @@ static bool helper_reaped(struct agent *agent, pid_t pid, int status)
 {
 	struct connection *c = agent->connections;
 
-	while (c && (c->state != CONNECTION_HELPER || c->helper != pid))
+	while (c && ((c->state != CONNECTION_HELPER && c->state != CONNECTION_TREE) || c->helper != pid))
 		c = c->next;
 	if (!c)
 		return false;
-	if (!WIFEXITED(status) || WEXITSTATUS(status) == HELPER_FAILED) {
+	if (c->state == CONNECTION_TREE) {
+		tree_reaped(c, status);
+	} else if (!WIFEXITED(status) || WEXITSTATUS(status) == HELPER_FAILED) {
 		connection_error(c, AGENT_ERROR_SYSTEM, "it failed in the guest; the console says why");
 	} else {
 		if (c->helped == AGENT_SYNC)
@@ -264,6 +269,9 @@ static void frame_request(struct connection *c, const struct agent_frame *frame)
 	switch (frame->type) {
 	case AGENT_EXEC:
 		return exec_open(c, frame);
+	case AGENT_PUT:
+	case AGENT_GET:
+		return tree_open(c, frame);
 	case AGENT_SYNC:
 	case AGENT_RESCAN:
 		return request_helper(c, frame);
@@ -301,6 +309,7 @@ static void connection_frame(struct connection *c, const struct agent_frame *fra
 		return connection_error(c, AGENT_ERROR_PROTOCOL, "a frame after LISTENERS");
 	case CONNECTION_FORWARD:
 	case CONNECTION_HANDED_OVER:
+	case CONNECTION_TREE:
 	case CONNECTION_CLOSING:
 		return;
 	}
@@ -352,6 +361,11 @@ static void connection_ready(struct loop_watch *watch, uint32_t events)
 	if (c->state == CONNECTION_CLOSING || (!c->in.size && c->state != CONNECTION_EXEC))
 		buffer_free(&c->in);
 	connection_settle(c);
+}
+
+int connection_watch(struct connection *c)
+{
+	return loop_add(&c->agent->loop, &c->watch, c->watch.fd, EPOLLIN, connection_ready, NULL);
 }
 
 /* ---- sockets and children ---- */

@@ -28,6 +28,7 @@ enum connection_state {
 	CONNECTION_LISTENERS,
 	CONNECTION_FORWARD, /* the port is being connected; nothing is read */
 	CONNECTION_HANDED_OVER, /* to a forward: nothing but this struct is left */
+	CONNECTION_TREE, /* a child works on it with the socket; nothing is read or written here meanwhile */
 	CONNECTION_CLOSING, /* what is in `out` is the last */
 };
 
@@ -96,6 +97,8 @@ __attribute__((format(printf, 3, 4))) void connection_error(
 /** Write what can be written, ask for the events that matter, and free the connection when it has ended. @c may be gone
  *  afterwards. Every handler that touched a connection ends with it. */
 void connection_settle(struct connection *c);
+/** Watch a connection again that was not. 0 or -errno. */
+int connection_watch(struct connection *c);
 /** End the VM after @ms, unless something does so before. */
 void agent_end_in(struct agent *agent, const char *why, uint64_t ms);
 

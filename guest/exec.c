@@ -112,6 +112,11 @@ static uint64_t peak_rss(const struct exec *exec)
 
 /* ---- start and end ---- */
 
+int exec_pidfd(const struct exec *exec)
+{
+	return exec->program.pidfd;
+}
+
 /** The terminal's master has come: it is stdin and stdout; the input side gets a descriptor of its own for its watch. */
 static void use_terminal(struct exec *exec, int master)
 {

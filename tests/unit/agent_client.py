@@ -208,3 +208,102 @@ def forward(path, port, behind=b""):
         raise
     assert got == (OK, 0, b""), got
     return c.sock, c.pending
+
+
+# ---- trees ----
+
+ENTRY, DATA, END = 0x40, 0x41, 0x42
+FILE, DIRECTORY, SYMLINK, HARDLINK, FIFO, CHARACTER, BLOCK, SOCKET = range(1, 9)
+OWNER, FOLLOW = 1, 2
+
+
+class Entry:
+    """One thing of a tree; @data: [(offset, bytes)]."""
+
+    def __init__(self, name, kind, mode=0, uid=0, gid=0, mtime=0, size=None, link=None, device=None, data=()):
+        self.name, self.kind, self.mode, self.uid, self.gid, self.mtime = name, kind, mode, uid, gid, mtime
+        self.size, self.link, self.device, self.data = size, link, device, list(data)
+
+    def frames(self):
+        payload = entry(1, self.name) + entry(2, self.kind) + entry(3, self.mode) + entry(4, self.uid) + entry(5, self.gid)
+        payload += entry(6, struct.pack("<q", self.mtime))
+        if self.kind == FILE:
+            payload += entry(7, struct.pack("<Q", self.size))
+        if self.link is not None:
+            payload += entry(8, self.link)
+        if self.device is not None:
+            payload += entry(9, struct.pack("<Q", self.device[0] << 32 | self.device[1]))
+        return frame(ENTRY, payload) + b"".join(frame(DATA, struct.pack("<Q", at) + bytes_) for at, bytes_ in self.data)
+
+    def content(self):
+        whole = bytearray(self.size)
+        for at, bytes_ in self.data:
+            whole[at:at + len(bytes_)] = bytes_
+        return bytes(whole)
+
+
+def file_entry(name, content=b"", mode=0o644, **more):
+    return Entry(name, FILE, mode, size=len(content), data=[(0, content)] if content else [], **more)
+
+
+def read_entries(payload):
+    found, at = {}, 0
+    while at < len(payload):
+        tag, zero, size = struct.unpack_from("<HHI", payload, at)
+        assert zero == 0 and tag not in found and at + 8 + size <= len(payload)
+        found[tag] = payload[at + 8:at + 8 + size]
+        at += 8 + size
+    return found
+
+
+def tree_payload(path, user=None, flags=None, name=None):
+    data = entry(1, path)
+    if user is not None:
+        data += entry(2, user)
+    if flags is not None:
+        data += entry(3, flags)
+    if name is not None:
+        data += entry(4, name)
+    return data
+
+
+def get(path, root, **more):
+    """The tree at @root: [Entry]; Refused."""
+    c = Connection(path)
+    c.sock.settimeout(60)
+    try:
+        c.send(frame(GET, tree_payload(root, **more)))
+        tree = []
+        while (got := c.answer())[0] != END:
+            kind, stream, payload = got
+            assert stream == 0
+            if kind == DATA:
+                at, = struct.unpack_from("<Q", payload)
+                e = tree[-1]
+                assert e.kind == FILE and len(payload) > 8 and at + len(payload) - 8 <= e.size
+                assert not e.data or e.data[-1][0] + len(e.data[-1][1]) <= at
+                e.data.append((at, payload[8:]))
+                continue
+            assert kind == ENTRY, kind
+            f = read_entries(payload)
+            e = Entry(f[1].decode(), *struct.unpack("<IIII", f[2] + f[3] + f[4] + f[5]), *struct.unpack("<q", f[6]))
+            e.size = struct.unpack("<Q", f[7])[0] if 7 in f else None
+            e.link = f[8].decode() if 8 in f else None
+            e.device = divmod(struct.unpack("<Q", f[9])[0], 1 << 32) if 9 in f else None
+            tree.append(e)
+        assert c.receive() is None
+        return tree
+    finally:
+        c.close()
+
+
+def put(path, target, tree, end=True, **more):
+    """Write a tree; Refused."""
+    c = Connection(path)
+    c.sock.settimeout(60)
+    try:
+        c.send(frame(PUT, tree_payload(target, **more)) + b"".join(e.frames() for e in tree) + (frame(END) if end else b""))
+        got = c.answer()
+        assert got == (OK, 0, b"") and c.receive() is None, got
+    finally:
+        c.close()
