@@ -4,6 +4,7 @@
 
 #include "base/cleanup.h"
 
+#include <signal.h>
 #include <stdbool.h>
 #include <string.h>
 #include <strings.h>
@@ -89,4 +90,44 @@ int parse_duration(const char *text, const char *what, uint64_t *out_ms, struct 
 	}
 	return error_set(
 		err, -EINVAL, "%s: '%s' is not a duration; write seconds, or a number with ms, s, m or h", what, text);
+}
+
+#define REALTIME_FIRST 34
+#define REALTIME_LAST 64
+
+/** "RTMIN", "RTMIN+3", "RTMAX-1": 0 when @name is none of them. */
+static int realtime_signal(const char *name)
+{
+	bool from_first = strncasecmp(name, "RTMIN", 5) == 0;
+	uint64_t n = 0;
+	if (!from_first && strncasecmp(name, "RTMAX", 5) != 0)
+		return 0;
+	if (name[5] && (name[5] != (from_first ? '+' : '-') ||
+			       parse_number(name + 6, "signal", 0, REALTIME_LAST - REALTIME_FIRST, &n, NULL) < 0))
+		return 0;
+	return from_first ? REALTIME_FIRST + (int)n : REALTIME_LAST - (int)n;
+}
+
+int parse_signal(const char *text, const char *what, int *out, struct husk_error *err)
+{
+	static const struct {
+		const char *name;
+		int number;
+	} others[] = {{"IOT", SIGABRT}, {"CLD", SIGCHLD}, {"IO", SIGIO}};
+	const char *name = strncasecmp(text, "SIG", 3) == 0 ? text + 3 : text;
+	uint64_t n;
+	int found = parse_number(text, what, 1, REALTIME_LAST, &n, NULL) == 0 ? (int)n : realtime_signal(name);
+	for (int i = 1; i < 32 && !found; i++)
+		if (sigabbrev_np(i) && strcasecmp(sigabbrev_np(i), name) == 0)
+			found = i;
+	for (size_t i = 0; i < ARRAY_SIZE(others) && !found; i++)
+		if (strcasecmp(others[i].name, name) == 0)
+			found = others[i].number;
+	if (!found)
+		return error_set(err, -EINVAL,
+			"%s: '%s' is no signal; write a name as in TERM or RTMIN+3, or a number "
+			"from 1 to 64",
+			what, text);
+	*out = found;
+	return 0;
 }

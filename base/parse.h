@@ -17,4 +17,8 @@ int parse_size(const char *text, const char *what, uint64_t min, uint64_t max, u
 /** Milliseconds: seconds as a decimal number with at most three places ("1.5"), or with a unit ms, s, m or h. */
 int parse_duration(const char *text, const char *what, uint64_t *out_ms, struct husk_error *err);
 
+/** A signal of Linux, 1 to 64: a number, a name with or without SIG in either case, RTMIN, RTMIN+n, RTMAX, RTMAX-n. RTMIN is the
+ *  kernel's, 34 in all that users write, and not libc's, which keeps two for itself. */
+int parse_signal(const char *text, const char *what, int *out, struct husk_error *err);
+
 #endif

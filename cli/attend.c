@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* attend.c - while a foreground VM runs: signals go in, the terminal's size goes in, its outcome comes out */
+/* attend.c - while somebody is with a VM: signals go in, the terminal's size goes in, its outcome comes out */
 #include "base/cleanup.h"
 #include "base/error.h"
 #include "cli/cli.h"
@@ -48,13 +48,6 @@ int run_signals_take(int fd)
 	return read(fd, &info, sizeof(info)) == sizeof(info) ? (int)info.ssi_signo : 0;
 }
 
-/** What is under way while we attend. */
-struct attendance {
-	struct husk_vm *vm;
-	bool tty;
-	int interrupts;
-};
-
 static bool is_ending(int signal_number)
 {
 	for (size_t i = 0; i < ARRAY_SIZE(ending); i++)
@@ -63,7 +56,18 @@ static bool is_ending(int signal_number)
 	return false;
 }
 
-static void pass_on(struct attendance *a, int signal_number)
+/** Docker's commands end at the third one too. */
+static void interrupted(struct attendance *a)
+{
+	if (a->interrupts == INTERRUPTS_TO_KILL)
+		cli_say("interrupted three times: %s", a->guest ? "leaving the VM, which lives on" : "ending the VM");
+	if (a->guest)
+		a->leave = true;
+	else
+		husk_vm_kill(a->vm, NULL);
+}
+
+void attend_signal(struct attendance *a, int signal_number)
 {
 	uint16_t rows, columns;
 	if (signal_number == SIGWINCH) {
@@ -72,23 +76,21 @@ static void pass_on(struct attendance *a, int signal_number)
 		return;
 	}
 	if (signal_number == SIGINT && ++a->interrupts >= INTERRUPTS_TO_KILL) {
-		if (a->interrupts == INTERRUPTS_TO_KILL)
-			cli_say("interrupted three times: ending the VM");
-		husk_vm_kill(a->vm, NULL);
+		interrupted(a);
 		return;
 	}
 	int rc = husk_vm_signal(a->vm, signal_number == SIGTERM ? husk_vm_stop_signal(a->vm) : signal_number, NULL);
-	if (rc == -ENOTSUP && is_ending(signal_number))
+	if (rc == -ENOTSUP && is_ending(signal_number) && !a->guest)
 		husk_vm_kill(a->vm, NULL); /* a foreign initramfs: the VM is all that there is to end */
 }
 
-static int conclude(struct attendance *a)
+int attend_end(struct attendance *a, int failed)
 {
 	struct husk_outcome outcome = {.size = sizeof(outcome)};
 	struct husk_error err;
 	terminal_restore();
 	if (husk_vm_wait(a->vm, -1, &outcome, &err) < 0)
-		return cli_fail(&err, CLI_FAILED);
+		return cli_fail(&err, failed);
 	if (outcome.reason[0])
 		cli_say("%s", outcome.reason);
 	return outcome.exit_code;
@@ -97,7 +99,7 @@ static int conclude(struct attendance *a)
 int run_attend(struct husk_vm *vm, struct run_signals *signals, bool tty)
 {
 	struct attendance a = {.vm = vm, .tty = tty};
-	pass_on(&a, SIGWINCH); /* the size may have changed while the guest booted */
+	attend_signal(&a, SIGWINCH); /* the size may have changed while the guest booted */
 	while (husk_vm_wait(vm, 0, NULL, NULL) == -ETIMEDOUT) {
 		struct pollfd fds[] = {
 			{.fd = husk_vm_fd(vm), .events = POLLIN},
@@ -109,8 +111,8 @@ int run_attend(struct husk_vm *vm, struct run_signals *signals, bool tty)
 		for (size_t i = 1; i < 3; i++) {
 			int signal_number = fds[i].revents ? run_signals_take(fds[i].fd) : 0;
 			if (signal_number)
-				pass_on(&a, signal_number);
+				attend_signal(&a, signal_number);
 		}
 	}
-	return conclude(&a);
+	return attend_end(&a, CLI_FAILED);
 }

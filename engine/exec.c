@@ -125,18 +125,6 @@ int exec_payload(const struct husk_vm_config *config, const struct image_record 
 
 int exec_stop_signal(const char *text)
 {
-	uint64_t n;
-	if (!text)
-		return SIGTERM;
-	if (parse_number(text, "StopSignal", 1, 64, &n, NULL) == 0)
-		return (int)n;
-	const char *name = strncasecmp(text, "SIG", 3) == 0 ? text + 3 : text;
-	for (int i = 1; i < 32; i++)
-		if (sigabbrev_np(i) && strcasecmp(sigabbrev_np(i), name) == 0)
-			return i;
-	/* As the kernel's, and not as libc's, which keeps two for itself: 34 is what everyone means by SIGRTMIN. */
-	if (strncasecmp(name, "RTMIN", 5) == 0 &&
-		(!name[5] || parse_number(name + 6, "StopSignal", 0, 30, &n, NULL) == 0))
-		return 34 + (name[5] == '+' ? (int)n : 0);
-	return SIGTERM;
+	int n;
+	return text && parse_signal(text, "StopSignal", &n, NULL) == 0 ? n : SIGTERM;
 }

@@ -22,6 +22,28 @@ static uint64_t duration(const char *text)
 	return parse_duration(text, "n", &v, NULL) == 0 ? v : UINT64_MAX;
 }
 
+static int signal_number(const char *text)
+{
+	int v = -1;
+	return parse_signal(text, "n", &v, NULL) == 0 ? v : 0;
+}
+
+static void test_signals(void)
+{
+	static const char *const bad[] = {"", "SIG", "0", "65", "-9", "TERMS", "RTMIN+31", "RTMIN-1", "RTMAX+1",
+		"RTMIN+", "RTMIN3", "KILL 9", "SIGSIGHUP"};
+	static const struct {
+		const char *text;
+		int number;
+	} good[] = {{"TERM", 15}, {"sigkill", 9}, {"9", 9}, {"64", 64}, {"RTMIN", 34}, {"SIGRTMIN+3", 37},
+		{"rtmax", 64}, {"RTMAX-30", 34}, {"RTMIN+30", 64}, {"IOT", 6}, {"SIGCLD", 17}, {"STKFLT", 16},
+		{"WINCH", 28}};
+	for (size_t i = 0; i < ARRAY_SIZE(bad); i++)
+		CHECK(signal_number(bad[i]) == 0, bad[i]);
+	for (size_t i = 0; i < ARRAY_SIZE(good); i++)
+		CHECK(signal_number(good[i].text) == good[i].number, good[i].text);
+}
+
 int main(void)
 {
 	static const char *const bad_numbers[] = {
@@ -50,5 +72,6 @@ int main(void)
 	uint64_t v = 42;
 	CHECK(parse_number("9", "--cpus", 1, 8, &v, &err) == -ERANGE && v == 42, "out of range leaves the value alone");
 	CHECK_STRING(err.message, "--cpus: 9 is out of range (1 to 8)", "and the message names option, value and rule");
+	test_signals();
 	return tap_done();
 }

@@ -1,0 +1,21 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* table.h - options and descriptions of verbs that have a table of their own (table.c) */
+#ifndef CLI_TABLE_H
+#define CLI_TABLE_H
+
+#include "cli/cli.h"
+
+/* table_run.c */
+extern const struct option run_options[]; /* the first one is --detach, which `create` does not have */
+#define create_options (run_options + 1)
+extern const struct option expose_options[];
+extern const char run_description[], create_description[], expose_description[];
+
+/* table_life.c */
+extern const struct option start_options[], attach_options[], stop_options[], kill_options[], restart_options[];
+extern const struct option rm_options[], update_options[], console_options[];
+extern const char start_description[], attach_description[], stop_description[], kill_description[];
+extern const char pause_description[], restart_description[], rm_description[], wait_description[];
+extern const char update_description[], console_description[];
+
+#endif
