@@ -14,7 +14,7 @@
 #include "cli/verbs.h"
 
 #include <fcntl.h>
-#include <sys/ioctl.h>
+#include <string.h>
 #include <termios.h>
 
 /** The console of the VM called @name, opened. */
