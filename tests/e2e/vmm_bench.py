@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What suites that start husk-vmm by hand (vmm_launch.py) start it with: an image of busybox and the guest's initramfs."""
+"""What suites that start husk-vmm by hand (vmm_launch.py) start it with: a layer with busybox and the guest's initramfs."""
 import os
-import shutil
 import subprocess
 import threading
 
+import images
 import lib
 from vmm_launch import VM, initramfs
 
@@ -13,7 +13,7 @@ HUSK_INIT = str(lib.TOP / "build" / "guest" / "husk-init")
 
 
 class Bench:
-    """An image of busybox and the guest's initramfs, in the suite's home."""
+    """A layer with busybox and the guest's initramfs, in the suite's home."""
 
     def __init__(self, home):
         self.work = str(home.path / "bench")
@@ -22,15 +22,8 @@ class Bench:
         self.kernel = str(kernel / "image")
         self.initrd = self.work + "/initramfs"
         initramfs(self.initrd, HUSK_INIT, [kernel / "modules" / name for name in (kernel / "load").read_text().split()])
-        root = self.work + "/root"
-        os.makedirs(root + "/bin")
-        os.makedirs(root + "/etc")
-        shutil.copy(shutil.which("busybox"), root + "/bin/busybox")
-        for applet in "sh true cat dd sleep yes head kill sync reboot".split():
-            os.symlink("busybox", root + "/bin/" + applet)
-        self.layer = self.work + "/layer"
-        subprocess.run(["mksquashfs", root, self.layer, "-comp", "lz4", "-quiet", "-no-progress"], check=True,
-                       stdout=subprocess.DEVNULL)
+        home.have(images.busybox(), "busybox")
+        self.layer = str(next((home.path / "home" / "layers").glob("*.img")))
         self.n = 0
 
     def directory(self):

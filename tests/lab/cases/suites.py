@@ -11,6 +11,8 @@ from case import add
 for name, seconds in (("run", 1500), ("lifecycle", 1500), ("stream", 1500), ("vsock", 900), ("doors_cli", 1500),
                       ("disk", 1500), ("serial", 1500)):
     add(f"suite-{name.replace('_', '-')}", seconds, False, ["python3", f"tests/e2e/{name}_test.py"])
+# Pauses, balloon, counters and logs of the machine itself: every day.
+add("suite-vmm-live", 300, True, ["python3", "tests/e2e/vmm_live_test.py"])
 
 
 def kvm_units(build):
