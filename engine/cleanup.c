@@ -45,7 +45,11 @@ static void clean_staging(const struct husk *husk)
 		CLEANUP_FREE char *path = path_join(staging, entry->d_name);
 		CLEANUP_FREE char *lock = path ? path_join(path, "lock") : NULL;
 		CLEANUP_FD int fd = lock ? open(lock, O_RDWR | O_CLOEXEC | O_NOFOLLOW) : -1;
-		if (path && (fd < 0 || flock(fd, LOCK_EX | LOCK_NB) == 0))
+		CLEANUP_FREE char *runtime = path_join(husk->runtime, entry->d_name);
+		if (!path || !runtime || (fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) < 0))
+			continue;
+		/* Of a record that was being made there is none yet, of one that was being removed it is all that else is left. */
+		if (path_remove_tree(runtime, NULL) == 0)
 			path_remove_tree(path, NULL);
 	}
 }
@@ -149,11 +153,16 @@ static int clean_record(const struct husk *husk, struct vm_record *record, struc
 	return removed || now->orphan;
 }
 
-/** True when somebody lives who answers for the record, or it cannot be read. */
-static bool is_kept(int fd, const char *directory, const char *id, struct status *now)
+/** True when there is nothing to be done: somebody lives who answers for the record, it cannot be read, or it is at rest. A VM
+ *  that has run is at rest when its runtime directory is gone. */
+static bool is_kept(const struct husk *husk, int fd, const char *directory, const char *id, struct status *now)
 {
-	return status_read_open(fd, directory, id, now, NULL) < 0 || now->alive ||
-	       (now->state.state == VM_CREATING && !now->orphan);
+	if (status_read_open(fd, directory, id, now, NULL) < 0 || now->alive)
+		return true;
+	if (now->state.state == VM_CREATING || now->orphan || now->damaged)
+		return !now->orphan && !now->damaged;
+	CLEANUP_FREE char *runtime = path_join(husk->runtime, id);
+	return !runtime || access(runtime, F_OK) < 0;
 }
 
 static int clean_one(const struct husk *husk, const char *id)
@@ -163,7 +172,7 @@ static int clean_one(const struct husk *husk, const char *id)
 	CLEANUP_FREE char *directory = path_format("%s/vms/%s", husk->home, id);
 	CLEANUP_FREE char *path = directory ? path_join(directory, "state") : NULL;
 	CLEANUP_FD int fd = path ? open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW) : -1;
-	if (fd < 0 || is_kept(fd, directory, id, &now))
+	if (fd < 0 || is_kept(husk, fd, directory, id, &now))
 		return 0;
 	CLEANUP_VM_RECORD struct vm_record record = VM_RECORD_INIT;
 	if (vm_record_open(husk, id, &record, NULL) < 0)

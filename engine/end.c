@@ -77,8 +77,10 @@ static int end_with(const struct husk *husk, const char *id, const struct vm_mes
 		return 0;
 	if (!now.ending)
 		rc = control_request(husk, id, message, -1, ASK_MS, &why);
-	if (pidfd < 0) /* all that is known is that somebody answered or did not */
-		return rc == 0 || rc == -ESRCH ? 0 : error_set(err, rc, "%s", why.message);
+	if (pidfd < 0 && rc == 0)
+		return error_set(err, -EBUSY, "VM %s was told to end; who its supervisor is cannot be read, so look again", id);
+	if (pidfd < 0)
+		return rc == -ESRCH ? 0 : error_set(err, rc, "%s", why.message);
 	if (rc < 0 && rc != -ETIMEDOUT && rc != -ESRCH)
 		return error_set(err, rc, "%s", why.message);
 	return rc != -ETIMEDOUT && is_gone(pidfd, now_ms() + patience_ms) ? 0 : force(id, pidfd, err);
@@ -118,6 +120,8 @@ static int end_first(const struct husk *husk, const char *id, bool by_force, boo
 	int rc = status_read(husk, id, &now, err);
 	if (rc < 0 || (!now.alive && !now.damaged))
 		return rc;
+	if (now.damaged && !by_force)
+		return error_set(err, -EBUSY, "VM %s: %s, and it may run: remove it by force", id, now.state.reason);
 	if (now.alive && !now.ending && !by_force)
 		return error_set(err, -EBUSY, "VM %s is %s: stop it first, or remove it by force", id,
 			vm_state_name(now.state.state));

@@ -6,7 +6,7 @@
 #include "base/buffer.h"
 #include "vmm/config.h"
 
-#define ENVELOPE_FDS (VMM_LAYERS_MAX + VMM_DISKS_MAX + 24 + VM_DOORS_MAX * VMM_DOOR_FDS)
+#define ENVELOPE_FDS (VMM_LAYERS_MAX + VMM_DISKS_MAX + 32 + VM_DOORS_MAX * VMM_DOOR_FDS)
 
 /** An envelope in the making: entries, and the descriptors that they name, which become 3, 4, … in husk-vmm. The first is
  *  the envelope itself. Descriptors are borrowed. The first failure is kept until envelope_seal(). */

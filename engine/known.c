@@ -134,8 +134,9 @@ static int read_record(struct husk_vm *vm, struct husk_error *err)
 {
 	CLEANUP_JSON json_t *json = NULL;
 	int rc = vm_record_read(&vm->record, &json, err);
+	vm->detached = rc == -EBADMSG || rc == -ENOENT; /* damaged: it can be looked at, and removed */
 	if (rc < 0)
-		return rc;
+		return vm->detached ? 0 : rc;
 	const char *lifetime = json_string_value(json_object_get(json, "lifetime"));
 	const char *wall = json_string_value(json_object_get(json, "wall"));
 	vm->detached = lifetime && strcmp(lifetime, "detached") == 0;

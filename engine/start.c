@@ -224,7 +224,9 @@ static int boot(struct start *s, struct husk_vm *vm, struct husk_error *err)
 /** Nothing is left of a VM whose start failed. */
 static void undo(struct start *s)
 {
-	if (!s->record.directory || lock_again(s, NULL) < 0)
+	struct status now;
+	/* A supervisor that not even SIGKILL ends keeps its record, so that it can be found. */
+	if (!s->record.directory || lock_again(s, NULL) < 0 || status_read_locked(&s->record, &now, NULL) < 0 || now.alive)
 		return;
 	cleanup_doors(&s->record);
 	vm_record_remove(s->husk, &s->record, NULL);

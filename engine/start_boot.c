@@ -33,6 +33,18 @@ static int open_layers(struct start *s, struct husk_error *err)
 	return 0;
 }
 
+/** The disk is the VM's for as long as any process of it lives: the lock goes with the descriptor (disks.c). What is left of an
+ *  earlier life and does not die, asleep in the kernel, keeps the next one from writing to it. */
+static int claim(int fd, const char *path, struct husk_error *err)
+{
+	struct flock whole = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
+	if (fcntl(fd, F_OFD_SETLK, &whole) == 0)
+		return 0;
+	return errno == EAGAIN || errno == EACCES
+		       ? error_set(err, -EBUSY, "the scratch disk %s is in the hands of an earlier life of the VM", path)
+		       : error_errno(err, "lock the scratch disk %s", path);
+}
+
 /** Make the scratch disk, or open the one that is kept: it has its name once it is whole. */
 static int open_scratch(struct start *s, struct husk_error *err)
 {
@@ -42,12 +54,12 @@ static int open_scratch(struct start *s, struct husk_error *err)
 		return error_set(err, -ENOMEM, "make the scratch disk: out of memory");
 	int rc = access(path, F_OK) == 0 ? scratch_open(path, start_scratch(s->config), &s->scratch_fd, err) : -ENOENT;
 	if (rc != -ENOENT)
-		return rc;
+		return rc < 0 ? rc : claim(s->scratch_fd, path, err);
 	unlink(unfinished);
 	rc = scratch_create(unfinished, start_scratch(s->config), s->config->cancel_fd, &s->scratch_fd, err);
 	if (rc == 0 && rename(unfinished, path) < 0)
 		return error_errno(err, "make the scratch disk %s", path);
-	return rc;
+	return rc < 0 ? rc : claim(s->scratch_fd, path, err);
 }
 
 static int pair(int *ours, int *theirs, struct husk_error *err)
@@ -99,6 +111,7 @@ static void put_life(struct start *s, struct husk_vm *vm)
 	envelope_fd(e, VMM_RUNTIME_FD, s->record.runtime_fd);
 	envelope_fd(e, VMM_STATE_FD, s->record.state_fd);
 	envelope_fd(e, VMM_LOG_FD, s->record.log_fd);
+	envelope_fd(e, VMM_LOCK_FD, s->record.lock_fd);
 	envelope_fd(e, VMM_CALLER_FD, s->caller_fd);
 	envelope_fd(e, VMM_CONTROL_FD, s->control_fd);
 	for (int i = 0; i < 3 && !vm->agentless; i++)

@@ -56,6 +56,19 @@ static void make_id(char id[VM_ID_SIZE])
 		snprintf(id + 2 * i, 3, "%02x", bytes[i]);
 }
 
+/** Take the lock of @fd, waiting at most @wait_ms: -EWOULDBLOCK. flock(2) can wait for ever or not at all, and nothing tells when a
+ *  lock is let go: so look again every now and then. */
+static int lock_within(int fd, unsigned wait_ms)
+{
+	struct timespec nap = {.tv_nsec = LOCK_NAP_MS * 1000000};
+	for (unsigned waited = 0; flock(fd, LOCK_EX | LOCK_NB) < 0; waited += LOCK_NAP_MS) {
+		if ((errno != EWOULDBLOCK && errno != EINTR) || waited >= wait_ms)
+			return -errno;
+		nanosleep(&nap, NULL);
+	}
+	return 0;
+}
+
 int vm_home_lock(const struct husk *husk, struct husk_error *err)
 {
 	CLEANUP_FREE char *path = path_join(husk->home, "vms.lock");
@@ -64,10 +77,10 @@ int vm_home_lock(const struct husk *husk, struct husk_error *err)
 	CLEANUP_FD int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
 	if (fd < 0)
 		return error_errno(err, "open %s", path);
-	while (flock(fd, LOCK_EX) < 0)
-		if (errno != EINTR)
-			return error_errno(err, "lock %s", path);
-	return steal_fd(&fd);
+	int rc = lock_within(fd, VM_LOCK_MS);
+	if (rc == -EWOULDBLOCK)
+		return error_set(err, -EBUSY, "another process holds %s, and does not let go", path);
+	return rc < 0 ? error_set(err, rc, "lock %s: %s", path, strerror(-rc)) : steal_fd(&fd);
 }
 
 /** True when the record @id exists and has this name. One that cannot be read keeps it. */
@@ -174,22 +187,17 @@ static int open_beneath(const char *directory, const char *name, int flags, stru
 /** Take the lock of the record in @directory, waiting at most @wait_ms for it: -EBUSY. */
 static int take_lock(struct vm_record *record, const char *directory, int create, unsigned wait_ms, struct husk_error *err)
 {
-	struct timespec nap = {.tv_nsec = LOCK_NAP_MS * 1000000};
 	struct stat ours, there;
 	CLEANUP_FREE char *path = path_join(directory, "lock");
 	CLEANUP_FD int fd = path ? open(path, O_RDWR | create | O_CLOEXEC | O_NOFOLLOW, 0600) : -1;
 	if (fd < 0)
 		return path && errno == ENOENT ? error_set(err, -ENOENT, "there is no VM %s", record->id)
 					       : error_errno(err, "open the lock of VM %s", record->id);
-	/* flock(2) can wait for ever or not at all, and nothing tells when a lock is let go: so look again every now and then. */
-	for (unsigned waited = 0; flock(fd, LOCK_EX | LOCK_NB) < 0; waited += LOCK_NAP_MS) {
-		if (errno != EWOULDBLOCK && errno != EINTR)
-			return error_errno(err, "lock VM %s", record->id);
-		if (waited >= wait_ms)
-			return error_set(err, -EBUSY, "VM %s is being changed, started or removed by another process",
-				record->id);
-		nanosleep(&nap, NULL);
-	}
+	int rc = lock_within(fd, wait_ms);
+	if (rc == -EWOULDBLOCK)
+		return error_set(err, -EBUSY, "VM %s is being changed, started or removed by another process", record->id);
+	if (rc < 0)
+		return error_set(err, rc, "lock VM %s: %s", record->id, strerror(-rc));
 	if (!create && (fstat(fd, &ours) < 0 || stat(path, &there) < 0 || ours.st_ino != there.st_ino))
 		return error_set(err, -ENOENT, "VM %s was removed", record->id); /* by whom we have waited for */
 	record->lock_fd = steal_fd(&fd);
@@ -308,13 +316,13 @@ int vm_record_remove(const struct husk *husk, struct vm_record *record, struct h
 	CLEANUP_FREE char *events = path_join(husk->home, "events");
 	if (!staging)
 		return error_set(err, -ENOMEM, "remove VM %s: out of memory", record->id);
-	/* While the record is there, whoever is interrupted here leaves it to be found with its runtime directory. */
-	int rc = path_remove_tree(record->runtime, err);
-	int moved = path_make_directories(parent, 0700, err);
-	if (moved == 0 && rename(record->directory, staging) < 0)
-		moved = error_errno(err, "remove VM %s", record->id);
-	if (moved < 0)
-		return moved;
+	int rc = path_make_directories(parent, 0700, err);
+	if (rc == 0 && rename(record->directory, staging) < 0)
+		rc = error_errno(err, "remove VM %s", record->id);
+	if (rc < 0)
+		return rc;
+	/* It is gone. Whoever is interrupted from here on leaves it there for the next cleanup, runtime directory and all. */
+	rc = path_remove_tree(record->runtime, err);
 	CLEANUP_FD int home_lock = record->name ? vm_home_lock(husk, NULL) : -1;
 	if (home_lock >= 0) {
 		name_drop(husk, record->name, record->id);

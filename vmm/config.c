@@ -87,6 +87,7 @@ static const struct entry_rule rules[] = {
 	RULE(VMM_NAME, KIND_STRING, name, 128),
 	RULE(VMM_EVENTS_PATH, KIND_STRING, events_path, 4095),
 	RULE(VMM_PTY_FD, KIND_FD, pty_fd),
+	RULE(VMM_LOCK_FD, KIND_FD, lock_fd),
 	RULE(VMM_PTY_PATH, KIND_STRING, pty_path, 63),
 	RULE(VMM_REMOVER_PATH, KIND_STRING, remover_path, 4095),
 	RULE(VMM_HOME, KIND_STRING, home, 4095),

@@ -91,6 +91,7 @@ enum vmm_tag {
 		60, /* string: absolute path of husk-remove, which the supervisor becomes at the end; absent: none */
 	VMM_HOME = 61, /* string: its first argument; the second is VMM_RUNTIME_PATH, the third VMM_ID */
 	VMM_RUNTIME_PATH = 62,
+	VMM_LOCK_FD = 63, /* u32: the record's lock; let go when the state names the supervisor. Supervisor only */
 	/* only in the worker's envelope, put there by the supervisor */
 	VMM_MEMORY_FD = 40, /* u32: guest RAM, a sealed memfd */
 	VMM_QMP_FD = 41, /* u32 */
@@ -157,7 +158,7 @@ struct vmm_config {
 	int console_log_fd[2], workload_log_fd[2]; /* both or none of a pair */
 	uint32_t open_stdin, stop_signal;
 	char *name, *events_path, *pty_path, *remover_path, *home, *runtime_path;
-	int pty_fd;
+	int pty_fd, lock_fd;
 	int device_fd[VMM_DEVICES_MAX]; /* owned */
 	size_t n_devices;
 };

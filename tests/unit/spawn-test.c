@@ -7,6 +7,7 @@
 
 #include <fcntl.h>
 #include <poll.h>
+#include <pthread.h>
 #include <signal.h>
 #include <sys/wait.h>
 
@@ -86,11 +87,105 @@ static void test_pidfd(void)
 	CHECK(waitpid(pid, NULL, 0) == pid, "the caller reaps it");
 }
 
+static volatile int children;
+
+static void on_child(int number)
+{
+	children++;
+}
+
+/** Start `cat`, detached, with @input as its stdin. */
+static int start_cat(int input, pid_t *pid, int *pidfd)
+{
+	struct husk_error err;
+	char *argv[] = {(char *)"cat", NULL};
+	struct spawn how = {
+		.path = "cat", .argv = argv, .stdio = {input, -1, -1}, .new_session = true, .detached = true};
+	return spawn(&how, pid, pidfd, &err);
+}
+
+static pid_t parent_of(pid_t pid)
+{
+	char path[32], text[256] = "";
+	snprintf(path, sizeof(path), "/proc/%d/stat", (int)pid);
+	CLEANUP_FD int fd = open(path, O_RDONLY | O_CLOEXEC);
+	ssize_t n = fd < 0 ? -1 : read(fd, text, sizeof(text) - 1);
+	const char *at = n > 0 ? strrchr(text, ')') : NULL;
+	return at ? atoi(at + 4) : -1;
+}
+
+/** A detached child, whatever the caller does about SIGCHLD. */
+static void test_detached(void (*handler)(int), const char *what)
+{
+	int ends[2];
+	pid_t pid = 0;
+	CLEANUP_FD int pidfd = -1;
+	struct sigaction action = {.sa_handler = handler}, before;
+	sigaction(SIGCHLD, &action, &before);
+	children = 0;
+	CHECK(pipe2(ends, O_CLOEXEC) == 0 && start_cat(ends[0], &pid, &pidfd) == 0 && pidfd >= 0, what);
+	close(ends[0]);
+	CHECK(kill(pid, 0) == 0 && parent_of(pid) != getpid(), "it lives, and is no child of ours");
+	CHECK(waitpid(-1, NULL, WNOHANG | __WALL) < 0 && errno == ECHILD, "there is nobody to wait for, not even a clone");
+	struct pollfd dead = {.fd = pidfd, .events = POLLIN};
+	CHECK(poll(&dead, 1, 50) == 0, "its pidfd says that it lives");
+	close(ends[1]);
+	CHECK(poll(&dead, 1, 10000) == 1, "and that it has ended");
+	CHECK(children == 0, "no SIGCHLD came");
+	sigaction(SIGCHLD, &before, NULL);
+}
+
+static void *reap_all(void *data)
+{
+	volatile bool *stop = data;
+	while (!*stop)
+		if (waitpid(-1, NULL, WNOHANG) > 0)
+			children++;
+	return NULL;
+}
+
+/** A program with a thread that reaps whatever there is. */
+static void test_reaper(void)
+{
+	volatile bool stop = false;
+	pthread_t thread;
+	int ends[2], failed = 0;
+	children = 0;
+	CHECK(pipe2(ends, O_CLOEXEC) == 0 && pthread_create(&thread, NULL, reap_all, (void *)&stop) == 0, "a thread that reaps");
+	close(ends[1]);
+	for (int i = 0; i < 50; i++) {
+		pid_t pid = 0;
+		CLEANUP_FD int pidfd = -1;
+		failed += start_cat(ends[0], &pid, &pidfd) < 0;
+	}
+	stop = true;
+	pthread_join(thread, NULL);
+	close(ends[0]);
+	CHECK(failed == 0, "does not keep 50 detached ones from starting");
+	CHECK(children == 0, "and gets none of them");
+}
+
+static void test_detached_failure(void)
+{
+	struct husk_error err;
+	char *argv[] = {(char *)"x", NULL};
+	struct spawn how = {.path = "/nonexistent/x", .argv = argv, .stdio = {-1, -1, -1}, .detached = true};
+	pid_t pid = 42;
+	int pidfd = -1;
+	CHECK(spawn(&how, &pid, &pidfd, &err) == -ENOENT && pid == 42 && pidfd == -1, "a failed exec is reported as well");
+	CHECK(waitpid(-1, NULL, WNOHANG | __WALL) < 0 && errno == ECHILD, "and leaves nobody");
+}
+
 int main(void)
 {
 	test_descriptors();
 	test_signals();
 	test_failure();
 	test_pidfd();
+	test_detached(SIG_DFL, "a detached child");
+	test_detached(SIG_IGN, "with SIGCHLD ignored");
+	test_detached(on_child, "with a handler of SIGCHLD");
+	test_reaper();
+	test_detached_failure();
 	return tap_done();
 }

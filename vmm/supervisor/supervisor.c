@@ -71,6 +71,8 @@ static int begin_record(struct supervisor *s, struct husk_error *err)
 	host_boot_id(r->boot_id);
 	process_identify(getpid(), &r->supervisor);
 	int rc = s->config.state_fd >= 0 ? state_write(s->config.state_fd, &s->record, err) : 0;
+	if (s->config.lock_fd >= 0)
+		close(steal_fd(&s->config.lock_fd)); /* our starter may be dead by now: until here nobody took the VM for an orphan */
 	if (rc == 0)
 		life_tell_caller(s, &(struct vm_message){.kind = VM_MESSAGE_BEGUN});
 	return rc;
