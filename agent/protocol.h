@@ -32,7 +32,7 @@
  * GET, from the client:  HELLO GET;  from the agent: HELLO (ENTRY DATA…)… END, or ERROR at any point
  * A tree, one ENTRY for each thing in it, a directory before what is in it, the root first with an empty name. DATA behind the
  * ENTRY of a file are its bytes, in ascending order; what is left out is a hole. These two have no windows: the connection's
- * own flow control is theirs.
+ * own flow control is theirs. docs/agent-protocol.md says what happens to what is there already, and to what changes meanwhile.
  *
  * FORWARD, from the client: HELLO FORWARD, and bytes behind it;  from the agent: HELLO OK and bytes, or HELLO ERROR.
  * Behind FORWARD and OK the connection carries the bytes of a TCP connection to that port in the guest, and no frames. Its
