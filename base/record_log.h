@@ -90,6 +90,8 @@ int record_reader_open_at_end(struct record_reader *reader, const int fd[2], str
 int record_reader_next(struct record_reader *reader, struct record *out, struct husk_error *err);
 /** The bytes that a GAP tells of. */
 uint64_t record_gap(const struct record *record);
+/** Go back to where @mark, a copy of it that was made earlier, stands. */
+void record_reader_go_back(struct record_reader *reader, const struct record_reader *mark);
 void record_reader_close(struct record_reader *reader);
 
 #endif

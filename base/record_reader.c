@@ -202,6 +202,15 @@ int record_reader_open_at_end(struct record_reader *r, const int fd[2], struct h
 	return rc;
 }
 
+void record_reader_go_back(struct record_reader *r, const struct record_reader *mark)
+{
+	uint8_t *bytes = r->bytes;
+
+	*r = *mark;
+	r->bytes = bytes;
+	r->first = r->n = 0;
+}
+
 void record_reader_close(struct record_reader *r)
 {
 	free(steal_pointer(&r->bytes));
