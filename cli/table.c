@@ -25,6 +25,32 @@ static const struct option images_options[] = {
 	{0},
 };
 
+#define OPTION_SINCE                                                                                                   \
+	{                                                                                                              \
+		.name = "since", .value = "TIME",                                                                      \
+		.help = "Only what came since then: 2026-11-28T22:36:32Z, seconds since 1970, or how long ago (10m)"   \
+	}
+#define OPTION_UNTIL                                                                                                   \
+	{                                                                                                              \
+		.name = "until", .value = "TIME", .help = "Only what came before; as --since"                          \
+	}
+
+static const struct option logs_options[] = {
+	{.name = "boot", .help = "The guest's console and husk's own words instead of the workload's output"},
+	{.name = "follow", .letter = 'f', .help = "Go on until the VM has ended"},
+	OPTION_SINCE,
+	{.name = "tail", .letter = 'n', .value = "N|all", .help = "Only the last N lines (default all)"},
+	{.name = "timestamps", .letter = 't', .help = "Begin each line with its time"},
+	OPTION_UNTIL,
+	{0},
+};
+
+static const char logs_description[] =
+	"Shows what the VM's workload has written, its stdout on stdout and its stderr on stderr, from all its starts as far as the "
+	"log's two files hold it (--log-size of 'husk run'). Where something had to be dropped a line on stderr says how many bytes. "
+	"With --follow it goes on until the VM has ended or is removed; Ctrl-C ends it with exit status 130. A foreground run's "
+	"output goes to who started it, so such a VM has the log of its boot only.";
+
 static const struct option ps_options[] = {
 	{.name = "all", .letter = 'a', .help = "Those that do not run as well"},
 	{.name = "filter",
@@ -168,6 +194,8 @@ const struct verb cli_verbs[] = {
 		"none.",
 		cli_no_options, 1, 2, .run = verb_port},
 	{"ps", "", "List VMs", ps_description, ps_options, 0, 0, .looks = true, .run = verb_ps},
+	{"logs", "VM", "Show what a VM's workload has written", logs_description, logs_options, 1, 1, .looks = true,
+		.run = verb_logs},
 	{"inspect", "VM…", "Show VMs as JSON", NULL, cli_no_options, 1, -1, .run = verb_inspect},
 	{"stats", "VM…", "Show what went through the doors of VMs",
 		"For each door: connections accepted, tied to the guest now, waiting for a listener and refused; bytes "

@@ -22,6 +22,7 @@ int verb_kernel_list(struct cli *cli);
 int verb_kill(struct cli *cli);
 int verb_login(struct cli *cli);
 int verb_logout(struct cli *cli);
+int verb_logs(struct cli *cli);
 int verb_man(struct cli *cli);
 int verb_pause(struct cli *cli);
 int verb_port(struct cli *cli);

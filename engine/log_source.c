@@ -95,7 +95,8 @@ static void give_record(struct log_source *s, struct log_piece *out)
 
 static void give_line(struct log_source *s, struct log_piece *out)
 {
-	*out = (struct log_piece){.stream = HUSK_CONSOLE, .time_ns = s->line.time_ns, .bytes = s->line.bytes, .n = s->line.n};
+	*out = (struct log_piece){
+		.stream = HUSK_CONSOLE, .time_ns = s->line.time_ns, .bytes = s->line.bytes, .n = s->line.n};
 	if (s->in_line) { /* the console is in the middle of one: the words come next */
 		out->bytes = "\n";
 		out->n = 1;

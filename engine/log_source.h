@@ -35,7 +35,7 @@ struct log_source {
 
 #define LOG_SOURCE_INIT                                                                                                \
 	{                                                                                                              \
-		.fd = {-1, -1, -1}                                                                                     \
+		.fd = { -1, -1, -1 }                                                                                   \
 	}
 
 /** Open the log in the record @directory: of the workload, or with @boot of console and husk. Files that are not there hold

@@ -80,7 +80,8 @@ static int check_output(struct logs *l, struct husk_error *err)
 	const char *lifetime = json_string_value(json_object_get(json, "lifetime"));
 	if (lifetime && strcmp(lifetime, "caller") == 0)
 		return error_set(err, -ENOTSUP,
-			"VM %s runs in the foreground: what its workload says goes to who started it; the log of its boot is "
+			"VM %s runs in the foreground: what its workload says goes to who started it; the log of its "
+			"boot is "
 			"there",
 			l->id);
 	return 0;
@@ -218,8 +219,8 @@ static int to_last_start(struct logs *l, struct husk_error *err)
 	return rc < 0 ? rc : log_source_to_last_start(&l->source, status.state.started_ns, err);
 }
 
-int logs_read(const struct husk *husk, const char *id, const struct husk_log_options *options, husk_log_fn *fn, void *data,
-	struct husk_error *err)
+int logs_read(const struct husk *husk, const char *id, const struct husk_log_options *options, husk_log_fn *fn,
+	void *data, struct husk_error *err)
 {
 	CLEANUP(logs_close) struct logs l = LOGS_INIT;
 
