@@ -18,4 +18,8 @@ extern const char start_description[], stop_description[], kill_description[];
 extern const char pause_description[], restart_description[], rm_description[], wait_description[];
 extern const char update_description[], console_description[];
 
+/* table_views.c */
+extern const struct option ps_options[], logs_options[];
+extern const char ps_description[], logs_description[];
+
 #endif

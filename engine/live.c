@@ -12,6 +12,7 @@
 #include "base/fd.h"
 #include "base/loop.h"
 #include "engine/cleanup.h"
+#include "engine/logs.h"
 
 #include <poll.h>
 #include <signal.h>
@@ -22,7 +23,6 @@
 #include <sys/wait.h>
 
 #define CLOSE_GRACE_MS 5000 /* from asking the supervisor to end the VM to killing it */
-#define LOG_TAIL 8192
 
 struct husk_vm *live_new(const struct husk *husk, struct husk_error *err)
 {
@@ -214,25 +214,7 @@ int live_send(struct husk_vm *vm, int fd, enum vm_message_kind kind, uint32_t va
 
 void live_show_log(const struct husk_vm *vm, int lines)
 {
-	char tail[LOG_TAIL + 1];
-	struct stat st;
-	if (vm->record.log_fd < 0 || fstat(vm->record.log_fd, &st) < 0)
-		return;
-	off_t from = st.st_size > LOG_TAIL ? st.st_size - LOG_TAIL : 0;
-	ssize_t n = pread(vm->record.log_fd, tail, LOG_TAIL, from);
-	while (n > 0 && (tail[n - 1] == '\n' || tail[n - 1] == '\r'))
-		n--;
-	if (n <= 0)
-		return;
-	tail[n] = 0;
-	char *start = tail + n;
-	for (; start > tail; start--)
-		if (start[-1] == '\n' && --lines == 0)
-			break;
-	for (char *rest = start, *line; (line = strsep(&rest, "\n"));) {
-		line[strcspn(line, "\r")] = 0;
-		engine_notice(vm->husk, HUSK_NOTICE_CONSOLE, "%s", line);
-	}
+	logs_show(vm->husk, vm->record.id, lines);
 }
 
 /** Ask for the end, then insist. */

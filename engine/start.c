@@ -15,6 +15,7 @@
 #include "engine/config_json.h"
 #include "engine/end.h"
 #include "engine/known.h"
+#include "engine/logs.h"
 #include "engine/outcome.h"
 #include "engine/start_internal.h"
 #include "engine/status.h"
@@ -213,11 +214,14 @@ static void write_failure(struct start *s, int code, const struct husk_error *wh
 static int boot(struct start *s, struct husk_vm *vm, struct husk_error *err)
 {
 	int rc = start_boot(s, vm, err);
+	bool booted = rc == 0;
 	rc = rc < 0 ? rc
 		    : start_detached_wait(
 			      s, s->config->start_timeout_ms + START_GRACE_MS, s->config->cancel_fd, &vm->boot_ns, err);
 	if (rc < 0)
 		start_detached_end(s);
+	if (rc < 0 && booted && rc != -ECANCELED)
+		logs_show(s->husk, s->record.id, LOG_LINES);
 	return rc;
 }
 

@@ -1,0 +1,54 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* table_views.c - options of the verbs that look at VMs and clean up (table.c) */
+#include "cli/table.h"
+
+#define OPTION_SINCE                                                                                                   \
+	{                                                                                                              \
+		.name = "since", .value = "TIME",                                                                      \
+		.help = "Only what came since then: 2026-11-28T22:36:32Z, seconds since 1970, or how long ago (10m)"   \
+	}
+#define OPTION_UNTIL                                                                                                   \
+	{                                                                                                              \
+		.name = "until", .value = "TIME", .help = "Only what came before; as --since"                          \
+	}
+
+const struct option logs_options[] = {
+	{.name = "boot", .help = "The guest's console and husk's own words instead of the workload's output"},
+	{.name = "follow", .letter = 'f', .help = "Go on until the VM has ended"},
+	OPTION_SINCE,
+	{.name = "tail", .letter = 'n', .value = "N|all", .help = "Only the last N lines (default all)"},
+	{.name = "timestamps", .letter = 't', .help = "Begin each line with its time"},
+	OPTION_UNTIL,
+	{0},
+};
+
+const char logs_description[] = "Shows what the VM's workload has written, its stdout on stdout and its stderr on "
+				"stderr, from all its starts as far as the "
+				"log's two files hold it (--log-size of 'husk run'). Where something had to be dropped "
+				"a line on stderr says how many bytes. "
+				"With --follow it goes on until the VM has ended or is removed; Ctrl-C ends it with "
+				"exit status 130. A foreground run's "
+				"output goes to who started it, so such a VM has the log of its boot only.";
+
+const struct option ps_options[] = {
+	{.name = "all", .letter = 'a', .help = "Those that do not run as well"},
+	{.name = "filter",
+		.letter = 'f',
+		.value = "KEY=VALUE",
+		.many = true,
+		.help = "Only those that fit: status=STATE, name=PART, id=BEGINNING, ancestor=IMAGE or exited=CODE"},
+	{.name = "format", .value = "FORM", .choices = "table|json", .help = "How to print them (default table)"},
+	{.name = "last", .letter = 'n', .value = "N", .help = "The N that were created last, running or not"},
+	{.name = "latest", .letter = 'l', .help = "The one that was created last"},
+	{.name = "no-trunc", .help = "Print whole commands and reasons"},
+	{.name = "quiet", .letter = 'q', .help = "Ids only"},
+	{0},
+};
+
+const char ps_description[] = "Lists the VMs that run, or with --all every one there is a record of, the newest first. "
+			      "STATUS says what is true now: "
+			      "'up' and for how long, 'paused', 'stopped' with the exit status or with what was lost "
+			      "(worker lost, supervisor lost, host "
+			      "restarted), or 'error' and why. A record that cannot be read is listed with that as its "
+			      "status. Several filters of one "
+			      "key add up, those of different keys narrow down.";
