@@ -122,6 +122,8 @@ const struct verb cli_verbs[] = {
 		.rest = true, .run = verb_create},
 	{"start", "VM…", "Start VMs that are created or stopped", start_description, start_options, 1, -1,
 		.run = verb_start},
+	{"attach", "VM", "Follow a running VM's output, and feed its stdin", attach_description, attach_options, 1, 1,
+		.run = verb_attach},
 	{"stop", "VM…", "Stop VMs", stop_description, stop_options, 1, -1, .run = verb_stop},
 	{"kill", "VM…", "End VMs at once, or send their commands a signal", kill_description, kill_options, 1, -1,
 		.run = verb_kill},

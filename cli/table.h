@@ -12,9 +12,9 @@ extern const struct option expose_options[];
 extern const char run_description[], create_description[], expose_description[];
 
 /* table_life.c */
-extern const struct option start_options[], stop_options[], kill_options[], restart_options[];
+extern const struct option start_options[], attach_options[], stop_options[], kill_options[], restart_options[];
 extern const struct option rm_options[], update_options[], console_options[];
-extern const char start_description[], stop_description[], kill_description[];
+extern const char start_description[], attach_description[], stop_description[], kill_description[];
 extern const char pause_description[], restart_description[], rm_description[], wait_description[];
 extern const char update_description[], console_description[];
 

@@ -14,6 +14,11 @@
 	{                                                                                                              \
 		.name = "quiet", .letter = 'q', .help = "No progress, and no word about the wall"                      \
 	}
+#define OPTION_SIG_PROXY                                                                                               \
+	{                                                                                                              \
+		.name = "sig-proxy",                                                                                   \
+		.help = "Pass signals on to the command (default true); else they end husk, and the VM lives on"       \
+	}
 #define OPTION_TIME                                                                                                    \
 	{                                                                                                              \
 		.name = "time", .letter = 't', .value = "TIME",                                                        \
@@ -21,7 +26,18 @@
 	}
 
 const struct option start_options[] = {
+	{.name = "attach", .letter = 'a', .help = "Follow the VM's output, and end with its command's exit status"},
+	OPTION_DETACH_KEYS,
+	{.name = "interactive", .letter = 'i', .help = "The same, and feed the VM's stdin, if it was made with -i"},
 	OPTION_QUIET,
+	OPTION_SIG_PROXY,
+	{0},
+};
+
+const struct option attach_options[] = {
+	OPTION_DETACH_KEYS,
+	{.name = "no-stdin", .help = "Leave the VM's stdin alone"},
+	OPTION_SIG_PROXY,
 	{0},
 };
 
@@ -62,7 +78,17 @@ const struct option console_options[] = {
 const char start_description[] =
 	"Starts VMs that are created, stopped or in error, each with its configuration, its image and the disk that it "
 	"wrote, and "
-	"returns when they are ready. One that runs already is left as it is. " VM_IS EACH;
+	"returns when they are ready. One that runs already is left as it is. " VM_IS EACH "\n\n"
+	"With --attach or --interactive, of one VM, husk stays: see 'husk attach'.";
+
+const char attach_description[] = "Shows what the VM's command prints from now on; 'husk logs' has what was before. "
+				  "With a VM that was made with -i, stdin goes "
+				  "to the command, and its end as well unless it is a terminal or the VM has one; one "
+				  "husk at a time. With one that was made "
+				  "with -t, the terminal is the command's until the detach keys are typed.\n\n"
+				  "Signals are passed on to the command, as by 'husk run'; a third Ctrl-C leaves the "
+				  "VM to itself. Exit status: the "
+				  "command's, as of 'husk run'; 0 when the detach keys were typed.";
 
 const char stop_description[] =
 	"Asks the command to end, with the image's StopSignal; after half of the time presses the machine's power "

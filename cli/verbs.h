@@ -5,6 +5,7 @@
 
 #include "cli/cli.h"
 
+int verb_attach(struct cli *cli);
 int verb_completion(struct cli *cli);
 int verb_console(struct cli *cli);
 int verb_create(struct cli *cli);
