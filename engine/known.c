@@ -33,9 +33,11 @@ static uint64_t now_ms(void)
 static int watch(struct husk_vm *vm, int fd)
 {
 	struct epoll_event event = {.events = EPOLLIN};
-	if (vm->watch_fd >= 0)
-		close(steal_fd(
-			&vm->watch_fd)); /* which takes it out of the epoll set: no other descriptor refers to it */
+	if (vm->watch_fd >= 0) {
+		/* Closing would do, were there no forked process that still has it: epoll(7). */
+		epoll_ctl(vm->epoll, EPOLL_CTL_DEL, vm->watch_fd, NULL);
+		close(steal_fd(&vm->watch_fd));
+	}
 	vm->watch_fd = fd;
 	return fd < 0 || epoll_ctl(vm->epoll, EPOLL_CTL_ADD, fd, &event) < 0 ? -errno : 0;
 }
