@@ -152,6 +152,8 @@ const struct verb cli_verbs[] = {
 	{"ps", "", "List VMs", ps_description, ps_options, 0, 0, .looks = true, .run = verb_ps},
 	{"logs", "VM", "Show what a VM's workload has written", logs_description, logs_options, 1, 1, .looks = true,
 		.run = verb_logs},
+	{"events", "", "Show what happens to VMs", events_description, events_options, 0, 0, .looks = true,
+		.run = verb_events},
 	{"inspect", "VM…", "Show VMs as JSON", NULL, cli_no_options, 1, -1, .run = verb_inspect},
 	{"stats", "VM…", "Show what went through the doors of VMs",
 		"For each door: connections accepted, tied to the guest now, waiting for a listener and refused; bytes "

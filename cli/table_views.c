@@ -52,3 +52,27 @@ const char ps_description[] = "Lists the VMs that run, or with --all every one t
 			      "restarted), or 'error' and why. A record that cannot be read is listed with that as its "
 			      "status. Several filters of one "
 			      "key add up, those of different keys narrow down.";
+
+const struct option events_options[] = {
+	{.name = "filter",
+		.letter = 'f',
+		.value = "KEY=VALUE",
+		.many = true,
+		.help = "Only those that fit: event=NAME, or vm= with an id, the beginning of one, or a name"},
+	{.name = "format",
+		.value = "FORM",
+		.choices = "json|table",
+		.help = "A JSON object in each line (default), or columns"},
+	OPTION_SINCE,
+	OPTION_UNTIL,
+	{0},
+};
+
+const char events_description[] =
+	"Shows what happens to the VMs of the home as it happens: created, started, ready, exec, paused, resumed, oom, "
+	"denied, "
+	"stopped, renamed, updated, removed. With --since it begins with what has happened since then, with --until it "
+	"ends then; "
+	"otherwise it begins now and goes on until it is interrupted. The last 4 MiB of events at least are kept, "
+	"those of removed "
+	"VMs as well. Several filters of one key add up, those of different keys narrow down.";
