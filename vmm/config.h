@@ -60,7 +60,7 @@ enum vmm_tag {
 	VMM_DOOR = 23, /* repeated: struct vmm_door_entry; a door to be open from the start. Supervisor only */
 	VMM_LISTEN_WAIT_MS = 24, /* u64: how long a connection waits for its port to be listened on */
 	VMM_STATS_FD = 25, /* u32: the VM's counters (base/stats.h), read-write, of full size */
-	VMM_SERVICE_FD = 26, /* u32: listening SOCK_SEQPACKET, supervisor.sock: expose, unexpose. Supervisor only */
+	VMM_SERVICE_FD = 26, /* u32: listening SOCK_SEQPACKET, supervisor.sock (supervisor/requests.c). Supervisor only */
 	VMM_TLS_PATH = 27, /* string: absolute path of husk-tls; absent: no TLS doors. Supervisor only */
 	VMM_DISK = 28, /* repeated: struct vmm_disk; the user's disks, in the guest's order */
 	VMM_REACH = 29, /* u32: enum vmm_reach; default ANY. Supervisor only, which connects */

@@ -391,6 +391,46 @@ static void test_deadline(void)
 	go_on();
 }
 
+/** What a captured worker could say, in any order, while clients ask. */
+static void test_hostile_worker(void)
+{
+	static const uint32_t kinds[] = {VM_MESSAGE_READY, VM_MESSAGE_STARTED, VM_MESSAGE_DRAINING, VM_MESSAGE_EXPOSED,
+		VM_MESSAGE_ANSWER, VM_MESSAGE_DONE, VM_MESSAGE_DONE, VM_MESSAGE_DONE, VM_MESSAGE_BEGUN, VM_CONTROL_KILL,
+		VM_CONTROL_STOP, VM_CONTROL_PAUSE, 0, UINT32_MAX};
+	int client[8];
+	unsigned odd = 0, seed = 1, asked = 0;
+
+	for (size_t i = 0; i < ARRAY_SIZE(client); i++) {
+		client[i] = join();
+		turn();
+	}
+	size_t before = count_descriptors();
+	for (int i = 0; i < 20000; i++) {
+		struct vm_message m = {.kind = kinds[(unsigned)rand_r(&seed) % ARRAY_SIZE(kinds)],
+			.value = (uint32_t)rand_r(&seed) % 3};
+		m.number = m.kind == VM_MESSAGE_DONE ? 20 + (uint64_t)rand_r(&seed) % 10 : 0;
+		m.door.id = m.kind == VM_MESSAGE_EXPOSED ? (uint32_t)rand_r(&seed) % (VM_DOORS_MAX + 2) : 0;
+		fd_send(worker, &m, sizeof(m) - (rand_r(&seed) % 16 == 0), &client[0], rand_r(&seed) % 16 == 0);
+		struct vm_message question = {.kind = VM_CONTROL_PAUSE + (uint32_t)rand_r(&seed) % 4};
+		asked += vm_message_send(client[(unsigned)rand_r(&seed) % ARRAY_SIZE(client)], &question) == 0;
+		loop_round(&s.loop, 0, &err);
+		while (next_told())
+			;
+		for (size_t k = 0; k < ARRAY_SIZE(client); k++)
+			while (answer(client[k]) >= 0)
+				;
+		odd += s.record.state != VM_RUNNING && s.record.state != VM_PAUSED;
+	}
+	CHECK(odd == 0 && !s.outcome.kind && asked > 0, "nothing that a worker says but an outcome ends a VM");
+	CHECK(count_descriptors() == before, "nor is a descriptor kept that it sends");
+	for (size_t i = 0; i < ARRAY_SIZE(client); i++)
+		close(client[i]);
+	turn();
+	s.draining = s.started = false;
+	memset(s.asking, 0, sizeof(s.asking));
+	go_on();
+}
+
 static size_t count(const char *text, const char *what)
 {
 	size_t n = 0;
@@ -462,6 +502,7 @@ int main(void)
 	test_stop_paused();
 	test_hung_worker();
 	test_deadline();
+	test_hostile_worker();
 	test_events();
 	bench_end();
 	CHECK(path_remove_tree(folder, &err) == 0, "clean up");
