@@ -169,7 +169,22 @@ static void test_order(void)
 	CHECK(answer(client[2]) == -1 && next_told() == VM_CONTROL_STATS, "and its answer is nobody else's");
 	done(VM_CONTROL_STATS, 0);
 	CHECK(answer(client[2]) == 0, "who has an own one");
-	close(client[2]);
+	client[0] = join();
+	client[1] = join();
+	turn();
+	ask(other, VM_CONTROL_STATS, 0);
+	for (int i = 2; i >= 0; i--)
+		ask(client[i], VM_CONTROL_STATS, 0);
+	next_told();
+	done(VM_CONTROL_STATS, 0);
+	CHECK(answer(other) == 0, "four have asked");
+	for (int i = 2; i >= 0; i--) {
+		CHECK(next_told() == VM_CONTROL_STATS && next_told() == 0, "the next one");
+		done(VM_CONTROL_STATS, 0);
+		CHECK(answer(client[i]) == 0, "is answered in the order of asking");
+	}
+	for (int i = 0; i < 3; i++)
+		close(client[i]);
 	turn();
 }
 
