@@ -206,7 +206,7 @@ OTHER_MODULES = ("virtio_mmio.ko", "virtio_console.ko") if lib.MACHINE == "qemu"
 LATE_MODULES = ("virtio-rng.ko", "virtio_balloon.ko", "evdev.ko", "button.ko")
 
 
-def initramfs(path, husk_init, modules, layers=1, scratch=True):
+def initramfs(path, husk_init, modules, layers=1, scratch=True, flags=0):
     """husk-init with its boot envelope and those of the files @modules, in load order, that the `qemu` machine needs."""
     files = {"init": (0o100755, open(husk_init, "rb").read()), "husk": (0o40755, b""), "husk/modules": (0o40755, b""),
              "dev": (0o40755, b"")}
@@ -218,7 +218,7 @@ def initramfs(path, husk_init, modules, layers=1, scratch=True):
         files["husk/modules/" + name] = (0o100644, open(module, "rb").read())
         entries.append((14 if name in LATE_MODULES else 1, name.encode()))
     entries += [(2, b"vda"), (3, u32(layers))] + ([(4, b"vdb")] if scratch else [])
-    entries += [(6, b"husk"), (12, u64(time.time_ns())), (13, os.urandom(64))]
+    entries += [(5, u32(flags)), (6, b"husk"), (12, u64(time.time_ns())), (13, os.urandom(64))]
     files["husk/boot"] = (0o100600, envelope(BOOT_MAGIC, BOOT_VERSION, entries))
     with open(path, "wb") as f:
         f.write(cpio(files))
