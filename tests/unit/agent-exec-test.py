@@ -35,8 +35,7 @@ def test_inherits(tool):
          b"uid=0(root) gid=0(root) groups=0(root),77\n/\na c /root\n", "but for what it says; further groups are added")
     w.feed(b"")
     same(w.run()[0], (1, 0), "a workload with a user of its own ends")
-    w.close()
-    a.end()
+    power_off(a)
 
 
 def test_timeout(a):
@@ -146,8 +145,7 @@ def test_sync(tool):
     a = Agent(tool)
     p = a.exec(["sh", "-c", "echo x >/data/x; exit 3"], MAIN | SYNCED)
     same(p.run(), ((1, 3), b"", b""), "a workload that is synced ends as any other")
-    p.close()
-    same(a.end(), "the workload has ended", "and the VM with it")
+    power_off(a)
 
 
 def main():
@@ -160,8 +158,7 @@ def main():
         test(a)
     workload.feed(b"")
     same(workload.run()[0], (1, 0), "the workload has seen nothing of it")
-    workload.close()
-    a.end()
+    power_off(a)
     test_inherits(tool)
     test_sync(tool)
     return done()

@@ -2,12 +2,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """PUT and GET do what docs/agent-protocol.md says: agent-tree-test.py AGENT_NATIVE (as root; busybox makes the root)."""
 import contextlib
+import ctypes
 import os
 import shutil
 import socket
 import stat
 import sys
-import threading
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from agent_rig import *  # noqa: E402
@@ -51,6 +51,21 @@ def what(path):
     """Type and mode, owner, group."""
     st = os.lstat(path)
     return st.st_mode, st.st_uid, st.st_gid
+
+
+@contextlib.contextmanager
+def meanwhile(function):
+    """A process that does it until the block ends."""
+    if (pid := os.fork()) == 0:
+        try:
+            function()
+        finally:
+            os._exit(1)
+    try:
+        yield
+    finally:
+        os.kill(pid, 9)
+        os.waitpid(pid, 0)
 
 
 # ---- GET ----
@@ -138,11 +153,10 @@ def test_get_changing(a, root):
     """A tree that changes while it is read: what comes is well-formed, and every entry was there at some time."""
     top = f"{root}/data/live"
     os.mkdir(top)
-    stop = threading.Event()
 
     def change():
         n = 0
-        while not stop.is_set():
+        while True:
             n += 1
             for name in ("x", "y", "z"):
                 path = f"{top}/{name}"
@@ -160,18 +174,13 @@ def test_get_changing(a, root):
             with open(f"{top}/size", "ab") as f:
                 f.truncate(n % 7 * 200000)
 
-    thread = threading.Thread(target=change)
-    thread.start()
     bad, seen = [], set()
-    try:
+    with meanwhile(change):
         for _ in range(60):
             for e in get(a.path, "/data/live"):
                 seen.add(e.kind)
                 if e.name not in ("", "x", "y", "z", "size", "x/in", "y/in", "z/in") or (e.kind == FILE and b"root:" in e.content()):
                     bad.append(e.name)
-    finally:
-        stop.set()
-        thread.join()
     same(bad, [], "a tree that changes is read 60 times, no link is followed")
     check({FILE, DIRECTORY} <= seen, "and much of it was seen", seen)
     shutil.rmtree(top)
@@ -278,29 +287,23 @@ def test_put_escapes(a, root):
     tree = folder(Entry("l", SYMLINK, link="../out/f"), file_entry("l", b"replaced"))
     put(a.path, "/data/jail", tree)
     same((read(f"{root}/data/jail/l"), os.listdir(f"{root}/data/out")), (b"replaced", []), "a link is replaced, not followed")
-    stop = threading.Event()
 
     def swap():
         """d is a directory and a link to another one, in turns."""
-        while not stop.is_set():
-            for move in (("d", "d0"), ("d1", "d"), ("d", "d1"), ("d0", "d")):
-                with contextlib.suppress(OSError):
-                    os.rename(f"{root}/data/jail/{move[0]}", f"{root}/data/jail/{move[1]}")
+        one, other = (f"{root}/data/jail/{name}".encode() for name in ("d", "d1"))
+        while True:
+            ctypes.CDLL(None).renameat2(-100, one, -100, other, 2)  # AT_FDCWD, RENAME_EXCHANGE
 
     os.mkdir(f"{root}/data/jail/d")
     os.symlink("/data/out", f"{root}/data/jail/d1")
-    thread = threading.Thread(target=swap)
-    thread.start()
-    done = 0
-    try:
+    through = 0
+    with meanwhile(swap):
         for _ in range(150):
             tree = folder(Entry("d", DIRECTORY, 0o755), *(file_entry(f"d/{n}", b"x") for n in range(5)),
                           Entry("d/sub", DIRECTORY, 0o755), Entry("e", HARDLINK, link="d/0"))
-            done += refused(put, a.path, "/data/jail", tree) is None
-    finally:
-        stop.set()
-        thread.join()
-    same(os.listdir(f"{root}/data/out"), [], f"150 trees against a workload that swaps a directory for a link ({done} went through)")
+            through += refused(put, a.path, "/data/jail", tree) is None
+    same(os.listdir(f"{root}/data/out"), [], "150 trees against a workload that swaps a directory for a link")
+    check(through > 0, "and some of them go through", through)
 
 
 def test_put_malformed(a, root):
@@ -400,8 +403,7 @@ def main():
         test(a, root)
     workload.feed(b"")
     same(workload.run()[0], (1, 0), "the workload has seen nothing of it")
-    workload.close()
-    a.end()
+    power_off(a)
     test_busy(tool)
     return done()
 
