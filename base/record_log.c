@@ -15,6 +15,7 @@
 #include <sys/uio.h>
 
 #define RESERVE 4096 /* of a file, beyond the largest record */
+#define SEQUENCE_MAX (UINT64_MAX / 2)
 
 /** Empty the other file and go on in it; false when that fails, and is to be tried again. */
 static bool switch_files(struct record_log *log)
@@ -94,7 +95,8 @@ int record_log_open(struct record_log *log, const int fd[2], uint64_t limit, str
 		.fd = {fd[0], fd[1]}, .limit = limit > RECORD_LOG_MIN ? limit : RECORD_LOG_MIN, .current = 1};
 	log->at = log->limit; /* so that the first record begins the first file */
 	int rc = record_reader_open_at_end(&newest, fd, err);
-	if (rc == -ENOTSUP) /* an older husk's; no reader would go past one of its headers */
+	/* Of another husk: no reader would go past one of its headers. Or of a captured worker: nobody gets that far. */
+	if (rc == -ENOTSUP || (rc == 0 && newest.sequence > SEQUENCE_MAX))
 		return ftruncate(fd[0], 0) < 0 || ftruncate(fd[1], 0) < 0 ? error_errno(err, "empty a log") : 0;
 	if (rc < 0 || newest.sequence == 0)
 		return rc;

@@ -393,7 +393,7 @@ int husk_vm_list(struct husk *husk, bool all, char **json, struct husk_error *er
  *  after half of the time the power button is pressed, at its end the VM is killed. A paused one is resumed. 0 as well when it
  *  does not run. Works with an agent and a worker that hang. */
 int husk_vm_stop(struct husk_vm *vm, uint64_t grace_ms, struct husk_error *err);
-/** Freeze all its vCPUs, and let them go on. Timeouts of the workload go on meanwhile. -EALREADY, -ESRCH (it does not run),
+/** Freeze all its vCPUs, and let them go on. The time that a workload has stands still meanwhile. -EALREADY, -ESRCH (it does not run),
  *  -ENOTSUP (the machine cannot), -ETIMEDOUT (10 s). */
 int husk_vm_pause(struct husk_vm *vm, struct husk_error *err);
 int husk_vm_resume(struct husk_vm *vm, struct husk_error *err);
