@@ -21,12 +21,34 @@ static int show(struct husk_vm *vm, const char *when, struct husk_error *err)
 	return rc;
 }
 
+/** The first output: 1, which ends the reading. */
+static int on_output(void *data, enum husk_stream stream, uint64_t time_ns, const void *bytes, size_t n)
+{
+	(void)data, (void)time_ns;
+	printf("output %d: %.*s", (int)stream, (int)n, (const char *)bytes);
+	return stream == HUSK_STDOUT;
+}
+
+/** Wait until the workload has said something: by then it can be asked to end. */
+static int wait_for_output(struct husk_vm *vm, struct husk_error *err)
+{
+	struct husk_log_options options;
+
+	husk_log_options_init(&options);
+	options.follow = true;
+	options.last_start = true;
+	options.timeout_ms = 60000;
+	int rc = husk_vm_logs(vm, &options, on_output, NULL, err);
+	return rc < 0 ? rc : 0;
+}
+
 /** From stopped to stopped. */
 static int run_once(struct husk_vm *vm, struct husk_error *err)
 {
 	struct husk_outcome outcome = {.size = sizeof(outcome)};
 	int rc = husk_vm_boot(vm, NULL, err);
 	rc = rc < 0 ? rc : show(vm, "started", err);
+	rc = rc < 0 ? rc : wait_for_output(vm, err);
 	rc = rc < 0 ? rc : husk_vm_stop(vm, 30000, err);
 	rc = rc < 0 ? rc : husk_vm_wait(vm, 0, &outcome, err);
 	if (rc == 0)
