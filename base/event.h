@@ -2,15 +2,16 @@
 /*
  * event.h - what happened to the VMs of a home: JSON lines in one file of bounded size
  *
- * Theory of operation: HOME/events is appended to by every husk process, one write(2) with O_APPEND a line, which the kernel keeps
- * whole. The line that would make it larger than EVENTS_MAX renames it to HOME/events.1 first, over the one before, and begins a
- * new one. So at most about 2 * EVENTS_MAX bytes are kept, and `rm` of a VM does not take what happened to it along. Telling an
- * event never fails an operation. Strings are escaped here, since the supervisor has no JSON library and a name may hold anything.
+ * Theory of operation: HOME/events is appended to by every husk process, one write(2) with O_APPEND a line, which the kernel
+ * keeps whole. The line that would make it larger than EVENTS_MAX renames it to HOME/events.1 first, over the one before, and
+ * begins a new one. So at most about 2 * EVENTS_MAX bytes are kept, and `rm` of a VM does not take what happened to it along.
+ * Telling an event never fails an operation. Strings are escaped here, since the supervisor has no JSON library and a name may
+ * hold anything.
  *
- * Writers hold the file's flock(2) shared, who renames it holds it alone: so nobody appends to a file that has been renamed, and
- * a reader that finds another file under the name has all of the old one. Nobody waits for that lock: a process that was stopped
- * while it had it would hold up every VM. It is tried a few times; then the line is appended without it, and the renaming is
- * left to a later line. Should nobody be able to rename, lines are dropped once the file has twice its size.
+ * Writers hold the file's flock(2) shared, who renames it holds it alone: so nobody appends to a file that has been renamed,
+ * and a reader that finds another file under the name has all of the old one. Nobody waits for that lock: a process that was
+ * stopped while it had it would hold up every VM. It is tried a few times; then the line is appended without it, and the
+ * renaming is left to a later line. Should nobody be able to rename, lines are dropped once the file has twice its size.
  *
  * A line: {"time":"2026-11-28T22:36:32.123456789Z","event":"started","id":"0123456789ab","name":"web",…}
  * "name" is left out when there is none; what else there is depends on the event.

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""The supervisor of a VM that lives on: requests on its socket, also with a worker that hangs and a workload that does not listen,
-its states, its events, and the program that it becomes at the end. husk-vmm alone, started by hand (vmm_launch.py)."""
+"""The supervisor of a VM that lives on: requests on its socket, also with a worker that hangs and a workload that does not
+listen, its states, its events, and the program that it becomes at the end. husk-vmm alone, started by hand (vmm_launch.py)."""
 # timeout: 300
 import errno
 import json
@@ -148,6 +148,7 @@ def test_live(home):
     took = time.monotonic() - begun
     ok(state["state"] == "stopped" and state["reason"] == "killed: it did not stop within 2.5 s" and 2.5 <= took < 4.5,
        "a workload that does not listen is killed when its time is over (%.2f s)" % took, state)
+    ok(int(state["duration_ns"]) > 7e9, "the record says how long it ran", state)
     ok("console" not in state and state["ended_ns"] > state["started_ns"], "the last state has no console", state)
     out.close()
     os.set_blocking(master, False)

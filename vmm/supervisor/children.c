@@ -5,8 +5,9 @@
  * Theory of operation: everything the two share is made here and passed by descriptor: guest RAM (a memfd that nobody can
  * resize), a socket pair for QMP, one for the console, one per device. Both children die with the supervisor
  * (PR_SET_PDEATHSIG), both sides of a pair are closed here at once, so that the end of one is seen by the other. Both are born
- * into namespaces of their own; the worker builds the rest of its shell itself, `husk-vmm enclose` builds QEMU's (vmm/jail). On the
- * `kvm` machine there is no QEMU: the worker gets /dev/kvm, the kernel and the initramfs, and nothing links it to anybody.
+ * into namespaces of their own; the worker builds the rest of its shell itself, `husk-vmm enclose` builds QEMU's (vmm/jail).
+ * On the `kvm` machine there is no QEMU: the worker gets /dev/kvm, the kernel and the initramfs, and nothing links it to
+ * anybody.
  */
 #include "vmm/supervisor/supervisor.h"
 

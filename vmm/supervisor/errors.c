@@ -2,9 +2,9 @@
 /*
  * errors.c - what QEMU says on its stderr
  *
- * Theory of operation: each of its lines goes into the VM's log with its time, and the last one explains QEMU's end. A QEMU that
- * its guest has captured may say anything, so bytes that are not printable are replaced, a line is cut in pieces of ERROR_LINE
- * bytes, and after ERRORS_MAX bytes the rest is read and dropped: its pipe must not fill, or QEMU would wait.
+ * Theory of operation: each of its lines goes into the VM's log with its time, and the last one explains QEMU's end. A QEMU
+ * that its guest has captured may say anything, so bytes that are not printable are replaced, a line is cut in pieces of
+ * ERROR_LINE bytes, and after ERRORS_MAX bytes the rest is read and dropped: its pipe must not fill, or QEMU would wait.
  */
 #include "vmm/supervisor/supervisor.h"
 

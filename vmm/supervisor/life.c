@@ -9,8 +9,8 @@
  * than its death. QEMU's exit with status 0 means that the guest powered off, and then the worker, which reads the console
  * and may still be writing the workload's output, is given GRACE_MS to say more.
  *
- * READY is passed on once every door that the VM was started with is open. Time in which the guest is paused counts on no deadline
- * here: the worker, which knows more, has its own.
+ * READY is passed on once every door that the VM was started with is open. Time in which the guest is paused counts on no
+ * deadline here: the worker, which knows more, has its own.
  */
 #include "vmm/supervisor/supervisor.h"
 
@@ -48,6 +48,9 @@ void life_end(struct supervisor *s, enum vm_end why, uint32_t value, const char 
 {
 	struct vm_message outcome = {.kind = VM_MESSAGE_OUTCOME, .end = why, .value = value};
 	va_list args;
+
+	if (s->started)
+		outcome.duration_ns = clock_monotonic_ns() - s->started_ns;
 
 	va_start(args, format);
 	vm_message_vtext(&outcome, format, args);
@@ -118,6 +121,7 @@ static void take_message(struct supervisor *s, const struct vm_message *m)
 		if (s->started || !s->answered)
 			return;
 		s->started = true;
+		s->started_ns = clock_monotonic_ns();
 		life_set_deadline(s, s->config.timeout_ms ? s->config.timeout_ms + TIMEOUT_MARGIN_MS : 0);
 		life_tell_caller(s, m);
 		return;

@@ -3,13 +3,14 @@
  * requests.c - what clients of supervisor.sock can ask for
  *
  * Theory of operation: KILL and STOP are the supervisor's own, so that they work with a worker that hangs. SIGNAL, RESIZE and
- * POWER_BUTTON are sent on to the worker and answered at once: nobody could say what a guest makes of them. PAUSE, RESUME, BALLOON,
- * STATS and ATTACH go to the worker one at a time of each kind; what comes meanwhile waits in line, in order of asking, and the
- * worker's DONE of that kind answers the one that is there. Each client waits ASK_MS at most. If the worker has not answered by
- * then, its answer still has to come before the next of that kind is sent, so that it cannot be taken for that one's.
+ * POWER_BUTTON are sent on to the worker and answered at once: nobody could say what a guest makes of them. PAUSE, RESUME,
+ * BALLOON, STATS and ATTACH go to the worker one at a time of each kind; what comes meanwhile waits in line, in order of
+ * asking, and the worker's DONE of that kind answers the one that is there. Each client waits ASK_MS at most. If the worker
+ * has not answered by then, its answer still has to come before the next of that kind is sent, so that it cannot be taken for
+ * that one's.
  *
- * What does not fit into the channel waits for room, as doors do. A worker that has answered PAUSE or RESUME changes the record
- * whether anybody still waits for it or not.
+ * What does not fit into the channel waits for room, as doors do. A worker that has answered PAUSE or RESUME changes the
+ * record whether anybody still waits for it or not.
  */
 #include "vmm/supervisor/supervisor.h"
 

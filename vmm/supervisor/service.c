@@ -2,10 +2,11 @@
 /*
  * service.c - supervisor.sock: who may ask for something, and how it is answered
  *
- * Theory of operation: a SOCK_SEQPACKET connection carries one struct vm_message per request (requests.c), with its descriptors,
- * and one EXPOSED or ANSWER per answer; a client is not read while it waits for one. Only our own user and root are served.
- * Whatever is not exactly a request closes the connection and all descriptors that came with it. At most SERVICE_CLIENTS are
- * served at a time; more wait in the backlog, which their own time limit bounds. Nobody here waits for the worker.
+ * Theory of operation: a SOCK_SEQPACKET connection carries one struct vm_message per request (requests.c), with its
+ * descriptors, and one EXPOSED or ANSWER per answer; a client is not read while it waits for one. Only our own user and root
+ * are served. Whatever is not exactly a request closes the connection and all descriptors that came with it. At most
+ * SERVICE_CLIENTS are served at a time; more wait in the backlog, which their own time limit bounds. Nobody here waits for the
+ * worker.
  */
 #include "vmm/supervisor/supervisor.h"
 

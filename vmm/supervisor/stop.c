@@ -2,11 +2,11 @@
 /*
  * stop.c - STOP: ask the guest to end, ask it more plainly, end it
  *
- * Theory of operation: a VM that is paused is resumed and its workload gets its stop signal at once, halfway through the time that
- * was given the power button is pressed, and at its end the VM is killed. All of it happens here and not in the command that
- * asked, which may go away, nor in the worker, which may hang: what it does not hear is made up for by the end. Where there is
- * no workload of the agent's to signal the button is pressed at once. A guest that is starting gets the signal when its agent
- * has answered.
+ * Theory of operation: a VM that is paused is resumed and its workload gets its stop signal at once, halfway through the time
+ * that was given the power button is pressed, and at its end the VM is killed. All of it happens here and not in the command
+ * that asked, which may go away, nor in the worker, which may hang: what it does not hear is made up for by the end. Where
+ * there is no workload of the agent's to signal the button is pressed at once. A guest that is starting gets the signal when
+ * its agent has answered.
  */
 #include "vmm/supervisor/supervisor.h"
 

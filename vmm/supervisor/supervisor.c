@@ -5,8 +5,8 @@
  * Theory of operation: the supervisor starts the VM's processes and follows their life (life.c). Once an outcome is there the
  * doors' paths are removed, the children are killed and waited for (the guest's scratch disk is discarded, so there is nothing
  * to shut down in order), the final record is written, and the supervisor exits. So whoever sees the supervisor gone finds no
- * process of the VM, no path of its doors and a true record. A VM whose record is not to stay is removed by husk-remove, which the
- * supervisor becomes: a detached VM has nobody else who would, and the record of processes stays true meanwhile.
+ * process of the VM, no path of its doors and a true record. A VM whose record is not to stay is removed by husk-remove, which
+ * the supervisor becomes: a detached VM has nobody else who would, and the record of processes stays true meanwhile.
  *
  * It parses nothing that a guest wrote: the worker's messages have a fixed size and checked ranges. Signals of a terminal
  * are ignored (the spawner has put it into a session of its own as well); SIGTERM ends the VM.
@@ -54,7 +54,8 @@ void supervisor_save(struct supervisor *s, enum vm_state state)
 		supervisor_log(s, "%s", err.message);
 }
 
-/** The first generation of this supervisor, which goes on from the one before: of the engine, or of the last start. Without it nobody could find the VM, so here a failure is one of the start. */
+/** The first generation of this supervisor, which goes on from the one before: of the engine, or of the last start. Without it
+ *  nobody could find the VM, so here a failure is one of the start. */
 static int begin_record(struct supervisor *s, struct husk_error *err)
 {
 	struct vm_state_record before, *r = &s->record;
@@ -71,8 +72,9 @@ static int begin_record(struct supervisor *s, struct husk_error *err)
 	host_boot_id(r->boot_id);
 	process_identify(getpid(), &r->supervisor);
 	int rc = s->config.state_fd >= 0 ? state_write(s->config.state_fd, &s->record, err) : 0;
+	/* Our starter may be dead by now: until here nobody took the VM for an orphan. */
 	if (s->config.lock_fd >= 0)
-		close(steal_fd(&s->config.lock_fd)); /* our starter may be dead by now: until here nobody took the VM for an orphan */
+		close(steal_fd(&s->config.lock_fd));
 	if (rc == 0)
 		life_tell_caller(s, &(struct vm_message){.kind = VM_MESSAGE_BEGUN});
 	return rc;

@@ -112,6 +112,7 @@ struct supervisor {
 	uint64_t deadline_ns, deadline_left_ms; /* when it is over, CLOCK_MONOTONIC; what was left at the last pause */
 	bool answered; /* READY has come */
 	bool started, draining;
+	uint64_t started_ns; /* CLOCK_MONOTONIC of STARTED */
 	struct vm_message ready; /* READY that waits for the doors; kind 0: none */
 	struct vm_message outcome; /* kind 0: none yet */
 	struct supervised_door door[VM_DOORS_MAX]; /* index: id - 1; those of exec.sock and vsock.sock are not used */
@@ -204,7 +205,7 @@ void tls_reap(struct supervised_door *door);
 int service_open(struct supervisor *s, struct husk_error *err);
 /** Take no more, and remove the socket. */
 void service_close(struct supervisor *s);
-/** Answer what @client has asked for: @code is 0 or -errno, @text (may be NULL) says why; with @door by EXPOSED, else by ANSWER. */
+/** Answer what @client has asked for, with @door by EXPOSED, else by ANSWER: @code is 0 or -errno, @text says why, or NULL. */
 void service_answer(struct service_client *client, int code, const struct vm_door *door, const char *text);
 /** Read nothing of @client until it is answered. */
 void service_wait(struct service_client *client);

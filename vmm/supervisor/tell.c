@@ -2,9 +2,9 @@
 /*
  * tell.c - what the supervisor tells of its VM in the home's file of events
  *
- * Theory of operation: base/event.h appends a line and never fails. What a guest can bring about as often as it likes, an attempt
- * to reach what its policy denies, is told DENIED_MAX times a minute at most; how many more there were is said when the minute is
- * over, or the VM.
+ * Theory of operation: base/event.h appends a line and never fails. What a guest can bring about as often as it likes, an
+ * attempt to reach what its policy denies, is told DENIED_MAX times a minute at most; how many more there were is said when
+ * the minute is over, or the VM.
  */
 #include "vmm/supervisor/supervisor.h"
 

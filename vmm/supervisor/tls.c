@@ -3,7 +3,8 @@
  * tls.c - the husk-tls of a TLS door
  *
  * Theory of operation: husk-tls gets the TCP socket, certificate, key and a directory that holds nothing but the door's inner
- * socket, so that the VM's other sockets are out of its reach. It dies with the supervisor. Its own death closes its door and ends nothing else.
+ * socket, so that the VM's other sockets are out of its reach. It dies with the supervisor. Its own death closes its door and
+ * ends nothing else.
  */
 #include "vmm/supervisor/supervisor.h"
 
