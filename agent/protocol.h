@@ -21,7 +21,8 @@
  * (frames under way may still arrive), and the program gets what a pipe without a reader gives it.
  * EXIT is the last frame: all output has been sent before it. When the client goes away a joined program gets SIGKILL
  * with its whole process group; the main workload ends with the VM.
- * With DETACH the agent closes behind STARTED, and the program lives on.
+ * With DETACH the agent closes behind STARTED, and the program lives on. A client that sends LEAVE behind STARTED is let go likewise:
+ * the agent drops what the program says from then on, keeps its stdin open and silent, and closes the connection.
  * With several commands (NEXT) each begins when the one before has exited with 0, on the same streams; EXIT tells of the last
  * one that ran. A later one that cannot be started says so on stderr and counts as exited with 127, 126 or 125. What a
  * command that is over has left behind in the background lives on; SIGNAL, TIMEOUT and a client that goes concern the one
@@ -88,6 +89,7 @@ enum agent_type {
 	AGENT_WINDOW_OPEN = 0x3a, /* u32 bytes; `stream` says which */
 	AGENT_LISTENING = 0x3b, /* n * AGENT_LISTENER_SIZE bytes: all live listeners, oldest first */
 	AGENT_RESCANNED = 0x3c, /* u32: how many devices have appeared */
+	AGENT_LEAVE = 0x3d, /* empty; from the client of an EXEC without MAIN: it goes, and the program lives on */
 	/* trees */
 	AGENT_ENTRY = 0x40, /* TLV: AGENT_ENTRY_* */
 	AGENT_DATA = 0x41, /* u64 offset | bytes, 1 or more */

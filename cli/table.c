@@ -6,6 +6,7 @@
  * what looks at VMs and cleans up in table_views.c.
  */
 #include "cli/table.h"
+#include "cli/table_exec.h"
 #include "cli/verbs.h"
 
 static const struct option pull_options[] = {
@@ -163,6 +164,8 @@ const struct verb cli_verbs[] = {
 		"accept to the guest's first byte (FIRST), with the latter's 99th percentile (P99 ms). The format json "
 		"has more.",
 		format_options, 1, -1, .run = verb_stats},
+	{"exec", "VM COMMAND [ARG…]", "Run a command in a VM that runs", exec_description, exec_options, 2, -1, .rest = true,
+		.own = true, .run = verb_exec},
 	{"pull", "SOURCE", "Bring an image into the store", NULL, pull_options, 1, 1, .run = verb_pull},
 	{"images", "", "List the images in the store", NULL, images_options, 0, 0, .run = verb_images},
 	{"rmi", "IMAGE…", "Remove images", NULL, rmi_options, 1, -1, .run = verb_rmi},

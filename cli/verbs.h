@@ -11,6 +11,7 @@ int verb_console(struct cli *cli);
 int verb_create(struct cli *cli);
 int verb_doctor(struct cli *cli);
 int verb_events(struct cli *cli);
+int verb_exec(struct cli *cli);
 int verb_expose(struct cli *cli);
 int verb_gc(struct cli *cli);
 int verb_help(struct cli *cli);

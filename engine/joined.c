@@ -39,7 +39,7 @@ struct husk_exec {
 	enum phase phase;
 	uint64_t deadline_ns; /* CLOCK_MONOTONIC; 0: none */
 	uint64_t start_timeout_ms, timeout_ms;
-	bool detach;
+	bool detach, left; /* left: LEAVE is said, and all output is swallowed */
 	husk_output_fn *output;
 	void *output_data;
 	size_t limit; /* of what is collected of a stream; 0: not collected */
@@ -51,7 +51,7 @@ struct husk_exec {
 	pthread_cond_t changed;
 	uint64_t signals; /* bit number - 1 */
 	uint32_t size; /* rows << 16 | columns; 0: none */
-	bool closing;
+	bool closing, leaving;
 	bool started, over; /* told to who waits */
 	/* written before `over` */
 	struct husk_error error; /* code 0: there is an outcome */
@@ -97,7 +97,9 @@ static void on_output(void *data, int stream, const void *bytes, size_t n)
 {
 	struct husk_exec *e = data;
 	struct collected *c = &e->collected[stream - 1];
-	if (e->output && e->phase == JOINED_RUNNING) {
+	if (e->left) {
+		return;
+	} else if (e->output && e->phase == JOINED_RUNNING) {
 		e->output(e->output_data, stream == 1 ? HUSK_STDOUT : HUSK_STDERR, bytes, n);
 	} else if (e->limit && !c->over) {
 		c->over = n > e->limit - c->bytes.size;
@@ -148,6 +150,10 @@ static void on_ended(void *data, const struct vm_message *m)
 	bool begun = e->phase != JOINED_STARTING;
 	if (e->phase >= JOINED_DELIVERING)
 		return;
+	if (e->left && m->end == VM_END_GUEST) {
+		e->phase = JOINED_OVER;
+		return;
+	}
 	e->outcome.end = (enum husk_end)m->end;
 	e->outcome.value = m->value;
 	if (m->end == VM_END_EXITED || m->end == VM_END_SIGNALED)
@@ -184,7 +190,7 @@ static void on_wake(struct loop_watch *watch, uint32_t events)
 	pthread_mutex_lock(&e->lock);
 	uint64_t signals = e->signals;
 	uint32_t size = e->size;
-	bool closing = e->closing;
+	bool closing = e->closing, leaving = e->leaving;
 	e->signals = 0;
 	e->size = 0;
 	pthread_mutex_unlock(&e->lock);
@@ -192,6 +198,11 @@ static void on_wake(struct loop_watch *watch, uint32_t events)
 		fail(e, -ECANCELED, "the program was given up");
 		e->phase = JOINED_OVER; /* also where output was still being delivered */
 		return;
+	}
+	if (leaving && !e->left && e->phase == JOINED_RUNNING) {
+		e->left = true;
+		e->deadline_ns = clock_monotonic_ns() + JOINED_LEAVE_MS * 1000000ull;
+		agent_client_leave(e->client);
 	}
 	for (unsigned i = 0; i < 64; i++)
 		if (signals >> i & 1)
@@ -212,6 +223,14 @@ static void on_delivered(struct loop_watch *watch, uint32_t events)
  *  program has had its end all the same. */
 static void deadline(struct husk_exec *e)
 {
+	if (e->left &&
+		agent_client_held_up(e->client)) { /* what our own reader did not take is dropped, as it was to be */
+		e->phase = JOINED_OVER;
+		return;
+	}
+	if (e->left)
+		return fail(e, -ETIMEDOUT, "the agent of VM %s did not let go of the program within %d ms", e->id,
+			JOINED_LEAVE_MS);
 	if (e->phase == JOINED_STARTING)
 		return fail(e, -ETIMEDOUT, "the agent of VM %s did not start the program within %llu ms", e->id,
 			(unsigned long long)e->start_timeout_ms);
@@ -443,6 +462,18 @@ void joined_resize(struct husk_exec *e, uint16_t rows, uint16_t columns)
 	e->size = (uint32_t)rows << 16 | columns;
 	pthread_mutex_unlock(&e->lock);
 	wake(e);
+}
+
+int joined_leave(struct husk_exec *e, struct husk_error *err)
+{
+	if (joined_wait(e, 0, NULL, NULL) != -ETIMEDOUT)
+		return error_set(err, -ESRCH, "the program has ended");
+	pthread_mutex_lock(&e->lock);
+	e->leaving = true;
+	pthread_mutex_unlock(&e->lock);
+	wake(e);
+	int rc = joined_wait(e, 2 * JOINED_LEAVE_MS, NULL, err);
+	return rc == 0 && e->outcome.end ? error_set(err, -ESRCH, "the program has ended") : rc;
 }
 
 void joined_close(struct husk_exec *e)

@@ -18,6 +18,7 @@
 #include "engine/engine.h"
 
 #define JOINED_GRACE_MS 5000 /* how much later than the program's time limit its agent may tell of it */
+#define JOINED_LEAVE_MS 5000 /* in which its agent lets a client go */
 #define JOINED_STEPS_MAX 64 /* AGENT_STEPS_MAX; joined.c checks that */
 
 /** Append the payload of the agent's EXEC for @config to @out. -EINVAL, -E2BIG: it cannot be asked for, and why. */
@@ -31,6 +32,8 @@ int joined_fd(const struct husk_exec *exec);
 int joined_wait(struct husk_exec *exec, int64_t timeout_ms, struct husk_exec_outcome *outcome, struct husk_error *err);
 void joined_signal(struct husk_exec *exec, unsigned number);
 void joined_resize(struct husk_exec *exec, uint16_t rows, uint16_t columns);
+/** As husk_exec_leave(). */
+int joined_leave(struct husk_exec *exec, struct husk_error *err);
 void joined_close(struct husk_exec *exec);
 
 #endif

@@ -482,7 +482,7 @@ void husk_exec_config_init(struct husk_exec_config *config);
 /** How it ended. Set size before the call; free with husk_exec_outcome_free(). */
 struct husk_exec_outcome {
 	size_t size;
-	enum husk_end end;    /* EXITED, SIGNALED, TIMEOUT, NOT_STARTED, GUEST (the VM ended), FAILED */
+	enum husk_end end;    /* EXITED, SIGNALED, TIMEOUT, NOT_STARTED, GUEST (the VM ended), FAILED; 0: it lives on, detached or left */
 	uint32_t value;       /* status or signal */
 	int exit_code;        /* as in husk_outcome */
 	bool timed_out;
@@ -515,6 +515,9 @@ int husk_exec_fd(const struct husk_exec *exec);
 int husk_exec_wait(struct husk_exec *exec, int64_t timeout_ms, struct husk_exec_outcome *outcome, struct husk_error *err);
 int husk_exec_signal(struct husk_exec *exec, int signal_number, struct husk_error *err);
 int husk_exec_resize(struct husk_exec *exec, uint16_t rows, uint16_t columns, struct husk_error *err);
+/** Let the program live on without us: its output is dropped from now on, its input stays open and silent, and nothing is known of
+ *  its end, as with `detach`. husk_exec_wait() has nothing more to say than that. -ESRCH: it has ended; -ETIMEDOUT (5 s). */
+int husk_exec_leave(struct husk_exec *exec, struct husk_error *err);
 /** Kill the program with its process group if it still runs, and free. NULL is fine. */
 void husk_exec_close(struct husk_exec *exec);
 

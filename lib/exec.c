@@ -108,6 +108,11 @@ int husk_exec_resize(struct husk_exec *exec, uint16_t rows, uint16_t columns, st
 	return 0;
 }
 
+int husk_exec_leave(struct husk_exec *exec, struct husk_error *err)
+{
+	return joined_leave(exec, err);
+}
+
 void husk_exec_close(struct husk_exec *exec)
 {
 	joined_close(exec);

@@ -555,6 +555,12 @@ void agent_client_signal(struct agent_client *c, unsigned number)
 	}
 }
 
+void agent_client_leave(struct agent_client *c)
+{
+	if (c->state == CLIENT_RUNNING && agent_frame_put(&c->out, AGENT_LEAVE, 0, NULL, 0) == 0)
+		loop_modify(c->loop, &c->watch, EPOLLIN | EPOLLOUT);
+}
+
 void agent_client_resize(struct agent_client *c, unsigned rows, unsigned columns)
 {
 	c->size = (rows & 0xffff) << 16 | (columns & 0xffff);

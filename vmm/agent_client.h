@@ -60,6 +60,8 @@ bool agent_client_held_up(const struct agent_client *client);
 int agent_client_feed(struct agent_client *client, int fd, bool to_end, struct husk_error *err);
 /** Send a signal to the workload; kept until it has started. */
 void agent_client_signal(struct agent_client *client, unsigned number);
+/** Ask the agent to let the program of a joined EXEC live on: once it has, the outcome is GUEST, as the connection ends. */
+void agent_client_leave(struct agent_client *client);
 /** Tell the terminal's size; kept until the workload has started. */
 void agent_client_resize(struct agent_client *client, unsigned rows, unsigned columns);
 

@@ -1,0 +1,42 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* table_exec.c - options and descriptions of `exec` and `cp` */
+#include "cli/table_exec.h"
+
+const struct option exec_options[] = {
+	{.name = "detach", .letter = 'd', .help = "Return when the command has started; it runs on alone"},
+	{.name = "detach-keys",
+		.value = "KEYS",
+		.help = "Keys that leave a terminal session and let the command run on (default ctrl-p,ctrl-q)"},
+	{.name = "env",
+		.letter = 'e',
+		.value = "NAME[=VALUE]",
+		.many = true,
+		.help = "Set an environment variable; a name alone takes its value from husk's own environment"},
+	{.name = "env-file",
+		.value = "FILE",
+		.many = true,
+		.help = "Read environment variables from a file, one per line"},
+	{.name = "file",
+		.value = "HOST:GUEST",
+		.many = true,
+		.help = "Write a file of the host's into the guest before the command starts, as the command's user"},
+	{.name = "group-add", .value = "GROUP", .many = true, .help = "A further group, name or number"},
+	{.name = "interactive", .letter = 'i', .help = "Connect stdin; without it the command reads /dev/null"},
+	{.name = "timeout",
+		.value = "TIME",
+		.help = "Kill the command with its process group after this time, with exit status 124"},
+	{.name = "tty", .letter = 't', .help = "Give the command a terminal"},
+	{.name = "user", .letter = 'u', .value = "USER[:GROUP]", .help = "Run as this user, names or numbers"},
+	{.name = "workdir", .letter = 'w', .value = "DIR", .help = "Working directory in the guest"},
+	{0},
+};
+
+const char exec_description[] =
+	"The command joins the VM's workload: its root, processes and cgroup. What is not said, user, working "
+	"directory and "
+	"environment, is the workload's. Signals that husk gets are passed on; the third Ctrl-C ends the command.\n\n"
+	"The exit status is the command's; 128 + n when it died of signal n, 124 when its time was over, 126 when it "
+	"cannot "
+	"be executed, 127 when it was not found, 125 when husk failed. Each argument may have 131071 bytes, all of it "
+	"with "
+	"files and variables 1 MiB: more goes through stdin, or 'husk cp'.";
