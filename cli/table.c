@@ -164,6 +164,8 @@ const struct verb cli_verbs[] = {
 		"accept to the guest's first byte (FIRST), with the latter's 99th percentile (P99 ms). The format json "
 		"has more.",
 		format_options, 1, -1, .run = verb_stats},
+	{"cp", "VM:PATH|PATH|- PATH|VM:PATH|-", "Copy files between host and guest", cp_description, cp_options, 2, 2,
+		.run = verb_cp},
 	{"exec", "VM COMMAND [ARG…]", "Run a command in a VM that runs", exec_description, exec_options, 2, -1, .rest = true,
 		.own = true, .run = verb_exec},
 	{"pull", "SOURCE", "Bring an image into the store", NULL, pull_options, 1, 1, .run = verb_pull},

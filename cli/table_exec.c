@@ -40,3 +40,20 @@ const char exec_description[] =
 	"be executed, 127 when it was not found, 125 when husk failed. Each argument may have 131071 bytes, all of it "
 	"with "
 	"files and variables 1 MiB: more goes through stdin, or 'husk cp'.";
+
+const struct option cp_options[] = {
+	{.name = "archive", .letter = 'a', .help = "Keep the owners, by number; out of a guest only root can"},
+	{.name = "follow-link", .letter = 'L', .help = "A source that is a symbolic link is followed"},
+	{.name = "quiet", .letter = 'q', .help = "No progress"},
+	{.name = "user", .letter = 'u', .value = "USER[:GROUP]", .help = "On whose behalf in the guest (default root)"},
+	{0},
+};
+
+const char cp_description[] = "One of the places is VM:PATH, the other a path of the host's. A source goes into a "
+			      "directory under its own name, and "
+			      "otherwise becomes what the target is called, in a directory that exists; 'DIR/.' is "
+			      "what is in DIR. '-' stands for a "
+			      "tar archive, on stdin or stdout; the target of one is a directory.\n\n"
+			      "Modes, times, links and holes are kept. Out of a guest come no devices and no sockets, "
+			      "and nothing is written but "
+			      "beneath the target, whatever names the guest sends.";

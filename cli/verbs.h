@@ -8,6 +8,7 @@
 int verb_attach(struct cli *cli);
 int verb_completion(struct cli *cli);
 int verb_console(struct cli *cli);
+int verb_cp(struct cli *cli);
 int verb_create(struct cli *cli);
 int verb_doctor(struct cli *cli);
 int verb_events(struct cli *cli);

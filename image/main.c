@@ -13,6 +13,8 @@
  *     rmi [-f] REF…             removes a name, and with its last name the image; lines say what went
  *     gc                        removes what nothing refers to
  *     login -u USER --password-stdin [HOST], logout [HOST]
+ *     tar-in                    a tar on stdin as the agent's frames of a tree on stdout (verb_tar.c)
+ *     tar-out NAME              and the other way round; NAME is the root's
  *
  * Results go to stdout and only when all went well; progress goes to stderr. Exit status 0; 1 with one line
  * "husk-image: MESSAGE" on stderr, or, when HUSK_ERROR_FD names a descriptor, "CODE MESSAGE" there (CODE is a negative
@@ -50,6 +52,8 @@ static const struct {
 	{"gc", verb_gc},
 	{"login", verb_login},
 	{"logout", verb_logout},
+	{"tar-in", verb_tar_in},
+	{"tar-out", verb_tar_out},
 };
 
 /** 1: a signal came, 2: a part failed and the others are to stop. Signal handlers write it. */

@@ -10,5 +10,6 @@
 typedef int verb_fn(struct store *store, int argc, char **argv, struct buffer *out, struct husk_error *err);
 
 verb_fn verb_pull, verb_import, verb_images, verb_inspect, verb_rmi, verb_gc, verb_login, verb_logout;
+verb_fn verb_tar_in, verb_tar_out; /* they write to stdout themselves, as they go */
 
 #endif

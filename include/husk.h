@@ -534,6 +534,7 @@ struct husk_copy_options {
 	void (*skipped)(void *data, const char *name, const char *why); /* things that are not copied: sockets; out of the guest
 	                                                                   * devices, too. NULL: nobody is told */
 	void *data;
+	void (*progress)(void *data, uint64_t bytes); /* so many bytes of contents have moved by now, often. NULL: nobody is told */
 };
 
 void husk_copy_options_init(struct husk_copy_options *options);
