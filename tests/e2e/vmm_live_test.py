@@ -6,6 +6,7 @@ As in vmm_test.py the supervisor is started by hand, so that what is tested is h
 """
 # timeout: 240
 import errno
+import fcntl
 import os
 import re
 import select
@@ -18,7 +19,7 @@ import tty
 import lib
 from lib import ok
 from vmm_bench import bench_of
-from vmm_launch import MESSAGE, STARTED, u32, u64
+from vmm_launch import CMDLINE_DEFAULT, MESSAGE, STARTED, u32, u64
 
 SERVICE, STATS, SERIAL, SERIAL_OUT, SERIAL_IN = 26, 25, 31, 32, 33
 LOG_SIZE, CONSOLE_LOG, WORKLOAD_LOG, CONSOLE_LOG_2, WORKLOAD_LOG_2, OPEN_STDIN, BALLOON = 50, 51, 52, 43, 44, 53, 55
@@ -232,6 +233,34 @@ def test_time_stands_still(home):
         f.seek(40)
         ok(struct.unpack("=Q", f.read(8))[0] == 32 << 20, "and began with the balloon it was given")
     ok(not re.search("refused|not set", live.vm.log()), "without a complaint", live.vm.log())
+
+
+def test_early_console(home):
+    """On kvm a vCPU's thread writes what the kernel says first, also to one who does not take it, or has gone."""
+    if lib.MACHINE != "kvm":
+        raise lib.Skip("QEMU's console is another process's")
+    words = {}
+    for gone in (False, True):
+        r, w = os.pipe()
+        fcntl.fcntl(w, fcntl.F_SETPIPE_SZ, 4096)
+        os.set_blocking(w, False)
+        if gone:
+            os.close(r)
+        vm = bench_of(home).vm("true", cmdline=CMDLINE_DEFAULT.replace("quiet", "loglevel=8"), memory=MEMORY,
+                               more=[(SERIAL, u32(1))], more_fds=[(SERIAL_OUT, w)])
+        os.close(w)
+        vm.wait_for(STARTED, 90)
+        heard = b""
+        while not gone and (data := os.read(r, 65536)):
+            heard += data
+        outcome = vm.end()
+        words[gone] = vm.log()
+        ok(outcome and (outcome.end, outcome.value) == (1, 0), "the guest runs to its end" +
+           (" without a reader" if gone else " with a slow one"), outcome)
+        if not gone:
+            os.close(r)
+            ok(len(heard) > 8192 and b"Linux version" in heard, "who gets all it said", len(heard))
+    ok("Linux version" in words[True] and "Linux version" in words[False], "and the log has it")
 
 
 lib.main(globals())
