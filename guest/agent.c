@@ -16,7 +16,7 @@
  * Children are reaped through a signalfd: programs of ours go to exec.c, the rest is what PID 1 inherits.
  *
  * The power button asks the workload to end, as a host does that stops it; the VM ends with it as ever. Without a workload the
- * agent ends.
+ * agent ends. A host that presses it will not wait for ever: a sync begins at once where what is written outlives the VM.
  *
  * The agent's end is the VM's: the host asked for it, the workload's end was delivered, or the connection that carries the
  * workload broke, after which nobody could learn of its outcome.
@@ -151,10 +151,21 @@ static void timer_ready(struct loop_watch *watch, uint32_t events)
 
 /* ---- the power button ---- */
 
+/** Nobody waits for it. */
+static void sync_aside(void)
+{
+	if (fork() == 0) {
+		sync();
+		_exit(0);
+	}
+}
+
 static void button_pressed(void *data)
 {
 	struct agent *agent = data;
 
+	if (agent->options->kept)
+		sync_aside();
 	if (agent->main) {
 		console_debug("the power button was pressed: signal %u", agent->options->stop_signal);
 		exec_signal(agent->main, agent->options->stop_signal);

@@ -61,6 +61,7 @@ struct agent_setup {
 	const char *input; /* directory of the input devices */
 	const char *sysfs; /* where it is mounted; NULL: it is mounted when needed */
 	uint32_t stop_signal; /* what the power button sends to the workload */
+	bool kept; /* what is written outlives the VM: a sync begins when the power button is pressed */
 };
 
 struct agent {

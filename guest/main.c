@@ -206,6 +206,7 @@ static int serve(const struct envelope *envelope, const struct nodes *nodes, int
 		.from_host_only = true,
 		.input = "/dev/input",
 		.stop_signal = envelope->stop_signal,
+		.kept = envelope->flags & BOOT_FLAG_KEPT,
 	};
 	allow_files();
 	choose_schedule();

@@ -5,8 +5,9 @@
  * Theory of operation: all layers are partitions of one read-only disk, partition 1 the bottom. Each is mounted at
  * LAYERS/<n>, the scratch disk at SCRATCH, and one overlay over all of them at MOUNTS_ROOT, with upper and work directory on
  * the scratch disk, so that what a workload writes is disk and not guest RAM. On a disk that is kept an earlier boot's are
- * there, however that one ended: ext4 replays its journal, and overlayfs empties its work directory itself. The agent stays outside, in the initramfs; a
- * workload's mount namespace is a copy in which the overlay is moved to "/" (guest/enter.c).
+ * there, however that one ended: ext4 replays its journal, and overlayfs empties its work directory itself; and what is written
+ * goes to the disk within seconds. The agent stays outside, in the initramfs; a workload's mount namespace is a copy in which
+ * the overlay is moved to "/" (guest/enter.c).
  *
  * A disk's driver was loaded before, and its probe makes the node before finit_module(2) returns; where a node is late all
  * the same, inotify on devtmpfs tells when it comes, nobody sleeps.
@@ -156,6 +157,28 @@ static int make_volumes(const struct envelope *envelope, struct husk_error *err)
 	return 0;
 }
 
+/** A VM may be killed at any time, and what it wrote be looked for at its next boot. Linux's own habit is to leave what was
+ *  written in memory for 30 seconds (vm.dirty_expire_centisecs, Documentation/admin-guide/sysctl/vm.rst). */
+static void write_soon(void)
+{
+	static const struct {
+		const char *path, *value;
+	} settings[] = {
+		{"/proc/sys/vm/dirty_expire_centisecs", "200"},
+		{"/proc/sys/vm/dirty_writeback_centisecs", "100"},
+	};
+	struct husk_error err = {0};
+
+	if (mount_at("proc", "/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL, &err) < 0)
+		return console_say("%s", err.message);
+	for (size_t i = 0; i < ARRAY_SIZE(settings); i++) {
+		CLEANUP_FD int fd = open(settings[i].path, O_WRONLY | O_CLOEXEC);
+		if (fd < 0 || write(fd, settings[i].value, strlen(settings[i].value)) < 0)
+			console_say("set %s: %s", settings[i].path, strerror(errno));
+	}
+	umount2("/proc", MNT_DETACH);
+}
+
 int mounts_root(const struct envelope *envelope, struct husk_error *err)
 {
 	char device[32], lower[OPTIONS_MAX / 2], options[OPTIONS_MAX];
@@ -165,6 +188,8 @@ int mounts_root(const struct envelope *envelope, struct husk_error *err)
 	bool kept = envelope->flags & BOOT_FLAG_KEPT;
 	int rc = mount_disk(device, SCRATCH, "ext4", MS_NOATIME, kept ? NULL : "nobarrier,noauto_da_alloc", err);
 	console_debug("scratch disk mounted");
+	if (rc == 0 && kept)
+		write_soon();
 	if (rc == 0)
 		rc = mount_layers(envelope, lower, sizeof(lower), err);
 	if (rc < 0)

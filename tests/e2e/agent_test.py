@@ -3,6 +3,7 @@
 # timeout: 300
 """agent_test.py - what of the agent only a VM shows: its vsock, its memory, its disks. tests/unit/agent-*test.py have the rest."""
 import os
+import select
 import signal
 import sys
 import threading
@@ -11,11 +12,12 @@ import time
 import lib
 from lib import equal, ok
 from vmm_bench import HUSK_INIT, HUSK_VMM, bench_of
-from vmm_launch import READY, STARTED, VM, gone, initramfs
+from vmm_launch import POWER_BUTTON, READY, STARTED, VM, initramfs
 
 sys.path.insert(0, str(lib.TOP / "tests" / "unit"))
 import agent_client as agent  # noqa: E402
 
+agent.TIMEOUT = lib.LIMIT
 KEPT = 1 << 2  # BOOT_FLAG_KEPT
 MEMORY = 192
 
@@ -39,7 +41,6 @@ def path_of(vm):
 def run(path, *argv, **more):
     """((kind, value), stdout, stderr, exec) of a program."""
     program = agent.Exec(path, argv, **more)
-    program.sock.settimeout(lib.LIMIT)
     return (*program.run(), program)
 
 
@@ -103,13 +104,21 @@ def test_kept(home):
     check_tree(path)
     equal(run(path, "sh", "-c", "echo replaced >/etc/group; rm /bin/su-id; dd if=/bin/busybox of=/copy conv=fsync 2>/dev/null; sync")[0],
           (1, 0), "a file is synced")
+    dirty = "n=0; while [ $(awk '/^Dirty/ {print $2}' /proc/meminfo) -gt 40 ] && [ $n -lt 150 ]; do sleep 0.1; n=$((n+1)); done; [ $n -lt 150 ]"
+    equal(run(path, "sh", "-c", f"dd if=/dev/zero of=/soon bs=1M count=2 2>/dev/null; {dirty}")[0], (1, 0), "what is written is soon on the disk")
+    run(path, "sh", "-c", "for f in expire writeback; do echo 100000 >/proc/sys/vm/dirty_${f}_centisecs; done; dd if=/dev/zero of=/pressed bs=1M count=2")
+    vm.tell(POWER_BUTTON)
+    equal(run(path, "sh", "-c", dirty)[0], (1, 0), "at once when the power button is pressed")
     run(path, "sh", "-c", "while :; do echo more >>/growing; done", flags=agent.DETACH, wait=True)
     pids = vm.pids()
+    ends = [os.pidfd_open(pid) for pid in pids.values()]
     for name in ("machine", "worker", "supervisor"):
         if name in pids:
             os.kill(pids[name], signal.SIGKILL)
     os.waitpid(vm.pid, 0)
-    ok(all(gone(pid) for pid in pids.values()), "the VM is killed in the midst of writing", pids)
+    ok(all(select.select([end], [], [], lib.LIMIT)[0] for end in ends), "the VM is killed in the midst of writing", pids)
+    for end in ends:
+        os.close(end)
 
     script = "cmp /bin/busybox /copy && ! ls /bin/su-id 2>/dev/null && [ $(cat /etc/group) = replaced ] && ls /root/t/big2 >/dev/null && echo late >/late"
     outcome = kept_vm(bench, scratch, "sh", "-c", script, flags=1 | agent.SYNCED).end()

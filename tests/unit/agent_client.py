@@ -9,6 +9,7 @@ STDIN, STDOUT, STDERR, EOF, RESIZE, SIGNAL, STARTED, EXIT, ERROR, OK, WINDOW, LI
 MAIN, TTY, WITH_STDIN, INIT, SYNCED, DETACH = 1, 2, 4, 8, 16, 32
 VERSION = struct.pack("<I", 2)
 WINDOW_SIZE = 512 << 10
+TIMEOUT = 15  # of each wait, in seconds; a test may set another
 
 
 def frame(kind, payload=b"", stream=0):
@@ -38,7 +39,7 @@ class Connection:
     def __init__(self, path, hello=True):
         self.sock = socket.socket(socket.AF_UNIX)
         self.sock.connect(path)
-        self.sock.settimeout(15)
+        self.sock.settimeout(TIMEOUT)
         self.pending = b""
         if hello:
             self.send(HELLO_FRAME)
