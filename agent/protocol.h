@@ -21,8 +21,8 @@
  * (frames under way may still arrive), and the program gets what a pipe without a reader gives it.
  * EXIT is the last frame: all output has been sent before it. When the client goes away a joined program gets SIGKILL
  * with its whole process group; the main workload ends with the VM.
- * With DETACH the agent closes behind STARTED, and the program lives on. A client that sends LEAVE behind STARTED is let go likewise:
- * the agent drops what the program says from then on, keeps its stdin open and silent, and closes the connection.
+ * With DETACH the agent closes behind STARTED, and the program lives on. A client that sends LEAVE behind STARTED is let go
+ * likewise: the agent drops what the program says from then on, keeps its stdin open and silent, and closes the connection.
  * With several commands (NEXT) each begins when the one before has exited with 0, on the same streams; EXIT tells of the last
  * one that ran. A later one that cannot be started says so on stderr and counts as exited with 127, 126 or 125. What a
  * command that is over has left behind in the background lives on; SIGNAL, TIMEOUT and a client that goes concern the one
@@ -125,7 +125,8 @@ enum agent_ready_tag {
 enum agent_exec_tag {
 	AGENT_EXEC_FLAGS = 1, /* u32 of AGENT_EXEC_FLAG_* */
 	AGENT_EXEC_ARG = 2, /* string, at least one; argv[0] is looked up in PATH of the env when it has no slash */
-	AGENT_EXEC_ENV = 3, /* "NAME=value"; later ones win. The agent adds PATH, HOME (passwd), HOSTNAME, TERM (tty) */
+	AGENT_EXEC_ENV = 3, /* "NAME=value"; later ones win, and "NAME" takes it away. The agent adds PATH, HOME (passwd),
+	                     * HOSTNAME, TERM (tty) */
 	AGENT_EXEC_CWD = 4, /* absolute; made when missing for the main workload, as Docker does */
 	AGENT_EXEC_USER = 5, /* "user[:group]", names or numbers, resolved in the guest */
 	AGENT_EXEC_GROUP = 6, /* a further supplementary group, name or number */

@@ -473,6 +473,8 @@ int joined_leave(struct husk_exec *e, struct husk_error *err)
 	pthread_mutex_unlock(&e->lock);
 	wake(e);
 	int rc = joined_wait(e, 2 * JOINED_LEAVE_MS, NULL, err);
+	if (rc == 0 && e->outcome.end == HUSK_END_FAILED)
+		return error_set(err, -EPROTO, "VM %s: %s", e->id, e->outcome.reason);
 	return rc == 0 && e->outcome.end ? error_set(err, -ESRCH, "the program has ended") : rc;
 }
 

@@ -139,6 +139,15 @@ static void exec_detach(struct exec *exec)
 	exec->connection = NULL;
 }
 
+void exec_leave(struct exec *exec)
+{
+	exec_detach(exec);
+	for (int i = AGENT_STREAM_STDOUT; i <= AGENT_STREAM_STDERR; i++) {
+		exec->streams[i].window = AGENT_WINDOW; /* nobody counts any more */
+		output_arm(&exec->streams[i]);
+	}
+}
+
 static void exec_begin(struct exec *exec)
 {
 	struct connection *c = exec->connection;
@@ -409,6 +418,8 @@ static void exec_ended(struct exec *exec, int status)
 	}
 	if (exec->request.flags & AGENT_EXEC_FLAG_SYNC)
 		sync_begin(exec);
+	for (int i = 0; i < 3 && !exec->connection; i++)
+		stream_end(&exec->streams[i]);
 	if (exec->connection && exec->started)
 		exec_pump(exec);
 	else

@@ -18,7 +18,7 @@ struct stream {
 
 struct exec {
 	struct agent *agent;
-	struct connection *connection; /* NULL: abandoned, or detached */
+	struct connection *connection; /* NULL: abandoned, detached or left; of a program that was left output is dropped */
 	struct exec *next;
 	struct exec_request request;
 	struct program program; /* of the command that runs */
@@ -53,6 +53,9 @@ static inline bool exec_is_tty(const struct exec *exec)
 
 /** Has everything that comes before EXIT been sent? True when the exec is gone. */
 bool exec_check_end(struct exec *exec);
+
+/** The client goes, and the program lives on. */
+void exec_leave(struct exec *exec);
 
 /* ---- streams.c ---- */
 

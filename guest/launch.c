@@ -94,9 +94,28 @@ void launch_become(const struct user *user, int status)
 		launch_fail(status, AGENT_ERROR_SYSTEM, "become user %u: %s", user->uid, strerror(errno));
 }
 
-/** Set "NAME=value" in @list, in place of an entry of that name. */
+/** Take the variable @name out of @list. */
+static void environment_unset(struct strings *list, const char *name)
+{
+	size_t length = strlen(name), kept = 0;
+	for (size_t i = 0; i < list->n; i++) {
+		char *item = list->items[i];
+		if (strncmp(item, name, length) == 0 && item[length] == '=')
+			free(item);
+		else
+			list->items[kept++] = item;
+	}
+	list->n = kept;
+	list->items[kept] = NULL;
+}
+
+/** Set "NAME=value" in @list, in place of an entry of that name; "NAME" alone takes it away. */
 static int environment_set(struct strings *list, const char *entry)
 {
+	if (!strchr(entry, '=')) {
+		environment_unset(list, entry);
+		return 0;
+	}
 	size_t name = strcspn(entry, "=") + 1;
 	for (size_t i = 0; i < list->n; i++) {
 		if (strncmp(list->items[i], entry, name) != 0)

@@ -64,8 +64,8 @@ static int store_text(struct exec_request *out, const struct tlv *entry, struct 
 	case AGENT_EXEC_ARG:
 		return strings_add(&out->commands[out->n_commands - 1], text) < 0 ? no_memory(err) : 0;
 	case AGENT_EXEC_ENV:
-		if (text[0] == '=' || !strchr(text, '='))
-			return malformed(err, "an environment entry is not NAME=value");
+		if (text[0] == '=' || !text[0])
+			return malformed(err, "an environment entry has no name");
 		return strings_add(&out->env, text) < 0 ? no_memory(err) : 0;
 	case AGENT_EXEC_GROUP:
 		if (!text[0])

@@ -61,6 +61,15 @@ void output_arm(struct stream *stream)
 		watch_for(stream->exec->agent, &stream->watch, stream->fd, stream->window ? EPOLLIN : 0, output_ready);
 }
 
+/** The client has left: what the program says goes nowhere. */
+static void output_drop(struct stream *stream)
+{
+	static char bytes[AGENT_CHUNK];
+	ssize_t n = read(stream->fd, bytes, sizeof(bytes));
+	if (n == 0 || (n < 0 && errno != EAGAIN && errno != EINTR))
+		stream_end(stream);
+}
+
 /** Move one chunk from the program to the connection; false when there is nothing more now. */
 static bool output_move(struct stream *stream)
 {
@@ -121,6 +130,8 @@ static void output_ready(struct loop_watch *watch, uint32_t events)
 	struct exec *exec = stream->exec;
 	struct connection *c = exec->connection;
 
+	if (!c)
+		return output_drop(stream);
 	output_move(stream);
 	output_arm(stream);
 	exec_check_end(exec);
@@ -145,7 +156,7 @@ static void input_grant(struct exec *exec, size_t bytes)
 {
 	struct stream *in = &exec->streams[AGENT_STREAM_STDIN];
 	exec->granted += (uint32_t)bytes;
-	if (!exec->granted || exec->input_ended || (exec->granted < GRANT_MIN && exec->input.size))
+	if (!exec->connection || !exec->granted || exec->input_ended || (exec->granted < GRANT_MIN && exec->input.size))
 		return;
 	agent_u32_put(&exec->connection->out, AGENT_WINDOW_OPEN, AGENT_STREAM_STDIN, exec->granted);
 	in->window += exec->granted;
@@ -181,7 +192,8 @@ static void input_ready(struct loop_watch *watch, uint32_t events)
 	if (events & (EPOLLERR | EPOLLHUP) && !(events & EPOLLOUT))
 		stream_end(&stream->exec->streams[AGENT_STREAM_STDIN]);
 	input_move(stream->exec);
-	connection_settle(c);
+	if (c)
+		connection_settle(c);
 }
 
 /* ---- the client's frames ---- */
@@ -230,6 +242,14 @@ static void frame_window(struct connection *c, const struct agent_frame *frame)
 		output_arm(stream);
 }
 
+static void frame_leave(struct connection *c, const struct agent_frame *frame)
+{
+	struct exec *exec = c->exec;
+	if (frame->size || !exec->started || exec_is_main(exec) || exec->step + 1 < exec->request.n_commands)
+		return connection_error(c, AGENT_ERROR_PROTOCOL, "LEAVE out of place");
+	exec_leave(exec);
+}
+
 /** EOF of an output stream: the client takes no more of it, and the program finds its pipe closed. The exec may be gone
  *  afterwards. */
 static void frame_output_end(struct connection *c, const struct agent_frame *frame)
@@ -257,6 +277,8 @@ void exec_frame(struct connection *c, const struct agent_frame *frame)
 		return frame_input(c, frame);
 	case AGENT_WINDOW_OPEN:
 		return frame_window(c, frame);
+	case AGENT_LEAVE:
+		return frame_leave(c, frame);
 	case AGENT_SIGNAL:
 		if (!agent_u32_get(frame, &value) || value < 1 || value > 64)
 			return connection_error(c, AGENT_ERROR_PROTOCOL, "SIGNAL without a signal number");

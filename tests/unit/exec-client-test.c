@@ -297,12 +297,177 @@ static void test_outcomes(void)
 	CHECK(joined_start(&agent.husk, "ffffffffffff", &config, &e, &err) == -ENOENT, "a VM that is none");
 }
 
+/* ---- an agent that means ill ---- */
+
+/** The whole of a good exec, of which the agent says the first @said bytes. */
+struct part {
+	struct buffer whole;
+	size_t said;
+	bool hang;
+};
+
+static void script_part(int fd, void *data)
+{
+	const struct part *p = data;
+	struct buffer copy = {0};
+	if (!hear_exec(fd))
+		return;
+	buffer_append(&copy, buffer_bytes(&p->whole), p->said);
+	scripted_say(fd, &copy);
+	if (p->hang)
+		scripted_drain(fd);
+}
+
+static void make_whole(struct buffer *b)
+{
+	say_started(b);
+	agent_frame_put(b, AGENT_STDOUT, AGENT_STREAM_STDOUT, "out", 3);
+	agent_frame_put(b, AGENT_EOF, AGENT_STREAM_STDOUT, NULL, 0);
+	say_exit(b, AGENT_EXITED, 3, 0);
+}
+
+static void test_cut(void)
+{
+	struct husk_exec_config config = config_of(true_command);
+	struct part p = {0};
+	bool fine = true;
+	config.collect = 10;
+	make_whole(&p.whole);
+	scripted_begin(&agent, script_part, &p);
+	for (p.said = 0; p.said <= p.whole.size; p.said++) {
+		struct husk_exec_outcome o = {0};
+		struct husk_error err;
+		int rc = exec(&config, &o, &err);
+		bool whole = p.said == p.whole.size, begun = p.said >= 24;
+		fine = fine && (whole          ? rc == 0 && o.exit_code == 3 && o.out_size == 3
+				       : begun ? rc == 0 && o.end == HUSK_END_GUEST
+					       : rc == -EPROTO);
+		free(o.out);
+		free(o.err);
+	}
+	CHECK(fine, "a connection that ends at any byte is an error before STARTED, and the guest's end after it");
+	p.hang = true;
+	config.start_timeout_ms = 300;
+	for (p.said = 0, fine = true; p.said < 24; p.said += 6) {
+		struct husk_exec_outcome o;
+		struct husk_error err;
+		uint64_t begun = clock_monotonic_ns();
+		fine = fine && exec(&config, &o, &err) == -ETIMEDOUT && clock_monotonic_ns() - begun < 5000000000ull;
+	}
+	CHECK(fine, "an agent that hangs before STARTED costs start_timeout_ms");
+	buffer_free(&p.whole);
+}
+
+/** Says STARTED and then @data's frame again and again, until the library has enough. */
+static void script_flood(int fd, void *data)
+{
+	const struct buffer *frame = data;
+	struct buffer b = {0};
+	if (!hear_exec(fd))
+		return;
+	say_started(&b);
+	scripted_say(fd, &b);
+	while (send(fd, buffer_bytes(frame), frame->size, MSG_NOSIGNAL) > 0)
+		;
+}
+
+static long peak_kib(void)
+{
+	struct rusage usage;
+	getrusage(RUSAGE_SELF, &usage);
+	return usage.ru_maxrss;
+}
+
+static void test_floods(void)
+{
+	static uint8_t bytes[AGENT_PAYLOAD_MAX];
+	static const struct {
+		const char *what;
+		uint8_t type, stream;
+		size_t size;
+	} floods[] = {
+		{"output beyond its window is refused", AGENT_STDOUT, AGENT_STREAM_STDOUT, AGENT_WINDOW + 1},
+		{"empty output is refused", AGENT_STDERR, AGENT_STREAM_STDERR, 0},
+		{"a frame of an unknown type is refused", 0x7f, 0, 16},
+		{"a control frame of a megabyte is refused by its header", AGENT_EXIT, 0, AGENT_PAYLOAD_MAX},
+		{"a second STARTED is refused", AGENT_STARTED, 0, 4},
+		{"input from the agent is refused", AGENT_STDIN, 0, 4},
+		{"a window of more than there is is refused", AGENT_WINDOW_OPEN, AGENT_STREAM_STDIN, 4},
+		{"an EXIT of the wrong size is refused", AGENT_EXIT, 0, 8},
+		{"HELLO for ever is refused", AGENT_HELLO, 0, 4},
+	};
+	long before = peak_kib();
+	memset(bytes, 0x7f, sizeof(bytes));
+	for (size_t i = 0; i < sizeof(floods) / sizeof(floods[0]); i++) {
+		struct husk_exec_config config = config_of(true_command);
+		struct husk_exec_outcome o;
+		struct husk_error err;
+		struct buffer frame = {0};
+		agent_frame_put(&frame, floods[i].type, floods[i].stream, bytes, floods[i].size);
+		scripted_begin(&agent, script_flood, &frame);
+		CHECK(exec(&config, &o, &err) == -EPROTO && strstr(err.message, "broke the protocol"), floods[i].what);
+		buffer_free(&frame);
+	}
+	CHECK(peak_kib() - before < 16 << 10, "none of it becomes memory");
+}
+
+/** Fills the window of stdout, and then says nothing more. */
+static void script_full(int fd, void *data)
+{
+	struct buffer b = {0};
+	char *bytes = calloc(1, AGENT_WINDOW);
+	(void)data;
+	if (hear_exec(fd)) {
+		say_started(&b);
+		agent_frame_put(&b, AGENT_STDOUT, AGENT_STREAM_STDOUT, bytes, AGENT_WINDOW);
+		scripted_say(fd, &b);
+		scripted_drain(fd);
+	}
+	free(bytes);
+}
+
+static void test_deadlines(void)
+{
+	struct husk_exec_config config = config_of(true_command);
+	struct husk_exec_outcome o;
+	struct husk_error err;
+	struct husk_exec *e = NULL;
+	int ends[2];
+	uint64_t begun = clock_monotonic_ns();
+
+	config.timeout_ms = 10;
+	config.collect = 2 * AGENT_WINDOW;
+	scripted_begin(&agent, script_full, NULL);
+	CHECK(exec(&config, &o, &err) == -ETIMEDOUT && clock_monotonic_ns() - begun < 15000000000ull,
+		"an agent that does not keep the time limit is not waited for longer than 5 s");
+	config.collect = 100;
+	CHECK(exec(&config, &o, &err) == -EMSGSIZE, "more output than may be collected is an error");
+	config.collect = 0;
+	if (pipe(ends) < 0)
+		abort();
+	config.stdout_fd = ends[1];
+	CHECK(exec(&config, &o, &err) == 0 && o.end == HUSK_END_TIMEOUT && o.exit_code == 124,
+		"a time limit is over as well where nobody reads the output");
+	config.timeout_ms = 0;
+	CHECK(joined_start(&agent.husk, SCRIPTED_ID, &config, &e, &err) == 0 &&
+			joined_wait(e, 50, NULL, &err) == -ETIMEDOUT,
+		"a wait ends in time while the program runs");
+	begun = clock_monotonic_ns();
+	joined_close(e);
+	CHECK(clock_monotonic_ns() - begun < 5000000000ull, "a program is given up at once");
+	close(ends[0]);
+	close(ends[1]);
+}
+
 int main(void)
 {
 	scripted_open(&agent);
 	test_request();
 	test_limits();
 	test_outcomes();
+	test_cut();
+	test_floods();
+	test_deadlines();
 	scripted_close(&agent);
 	buffer_free(&heard);
 	return tap_done();
