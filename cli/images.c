@@ -3,6 +3,7 @@
 #include "base/age.h"
 #include "base/cleanup.h"
 #include "base/rfc3339.h"
+#include "base/size.h"
 #include "base/when.h"
 #include "cli/verbs.h"
 
@@ -27,27 +28,13 @@ static void print_age(char *out, size_t room, const char *created)
 	snprintf(out, room, "%.*s ago", AGE_SIZE, age);
 }
 
-static void print_size(char *out, size_t room, json_int_t bytes)
-{
-	static const char *const units[] = {"B", "kB", "MB", "GB", "TB"};
-	double value = (double)bytes;
-	size_t unit = 0;
-	for (; value >= 1000 && unit + 1 < ARRAY_SIZE(units); unit++)
-		value /= 1000;
-	snprintf(out, room,
-		value < 10 && unit    ? "%.2f%s"
-		: value < 100 && unit ? "%.1f%s"
-				      : "%.0f%s",
-		value, units[unit]);
-}
-
 static void print_row(const struct cli *cli, const json_t *image, const char *name)
 {
-	char age[AGE_SIZE + 8], size[40];
+	char age[AGE_SIZE + 8], size[SIZE_TEXT];
 	const char *id = text_of(image, "id");
 	const char *hex = strchr(id, ':') ? strchr(id, ':') + 1 : id;
 	print_age(age, sizeof(age), text_of(image, "created"));
-	print_size(size, sizeof(size), json_integer_value(json_object_get(image, "size")));
+	size_format((uint64_t)json_integer_value(json_object_get(image, "size")), size);
 	if (cli->quiet)
 		printf("%.*s\n", cli_flag(cli, "no-trunc") ? 71 : 12, cli_flag(cli, "no-trunc") ? id : hex);
 	else

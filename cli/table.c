@@ -71,11 +71,6 @@ static const struct option doctor_options[] = {
 	{0},
 };
 
-static const struct option format_options[] = {
-	{.name = "format", .value = "FORM", .choices = "table|json", .help = "How to print it (default table)"},
-	{0},
-};
-
 static const struct option sandbox_run_options[] = {
 	{.name = "core", .value = "FILE", .help = "Write a core file for gdb when the program faults or aborts"},
 	{.name = "deadline",
@@ -155,15 +150,9 @@ const struct verb cli_verbs[] = {
 		.run = verb_logs},
 	{"events", "", "Show what happens to VMs", events_description, events_options, 0, 0, .looks = true,
 		.run = verb_events},
-	{"inspect", "VM…", "Show VMs as JSON", NULL, cli_no_options, 1, -1, .run = verb_inspect},
-	{"stats", "VM…", "Show what went through the doors of VMs",
-		"For each door: connections accepted, tied to the guest now, waiting for a listener and refused; bytes "
-		"to and from "
-		"the guest; and in milliseconds the medians of connecting to the guest's port (CONNECT) and of the "
-		"time from the "
-		"accept to the guest's first byte (FIRST), with the latter's 99th percentile (P99 ms). The format json "
-		"has more.",
-		format_options, 1, -1, .run = verb_stats},
+	{"inspect", "VM…", "Show VMs as JSON", inspect_description, inspect_options, 1, -1, .run = verb_inspect},
+	{"stats", "[VM…]", "Show what running VMs use", stats_description, stats_options, 0, -1, .looks = true,
+		.run = verb_stats},
 	{"cp", "VM:PATH|PATH|- PATH|VM:PATH|-", "Copy files between host and guest", cp_description, cp_options, 2, 2,
 		.run = verb_cp},
 	{"exec", "VM COMMAND [ARG…]", "Run a command in a VM that runs", exec_description, exec_options, 2, -1, .rest = true,

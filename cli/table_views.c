@@ -76,3 +76,35 @@ const char events_description[] =
 	"otherwise it begins now and goes on until it is interrupted. The last 4 MiB of events at least are kept, "
 	"those of removed "
 	"VMs as well. Several filters of one key add up, those of different keys narrow down.";
+
+const struct option inspect_options[] = {
+	{.name = "format", .value = "FORM", .choices = "json", .help = "JSON, which is all there is"},
+	{0},
+};
+
+const char inspect_description[] =
+	"Shows an array of JSON objects: state, reason and status, when it was created, started and ended, its exit "
+	"status, "
+	"processes, doors and console, the files of its logs with their sizes, and its configuration as 'config'.";
+
+const struct option stats_options[] = {
+	{.name = "doors", .help = "What went through the doors instead"},
+	{.name = "format", .value = "FORM", .choices = "table|json", .help = "How to print it (default table)"},
+	{.name = "no-stream", .help = "Once, also on a terminal"},
+	{.name = "prometheus", .help = "In the text format that Prometheus reads"},
+	{0},
+};
+
+const char stats_description[] = "Shows what the VMs named, or all that run, use: CPU time of their processes on the "
+				 "host in percent of one CPU, memory that the "
+				 "host holds for the guest and the most there may be, memory that the guest has given "
+				 "back, bytes read from and written to "
+				 "all disks, bytes to and from the guest, exits of the vCPUs (kvm machine), and "
+				 "processes and threads on the host. On a "
+				 "terminal every second until it is interrupted, else once.\n\n"
+				 "With --doors, for each door: connections accepted, tied to the guest now, waiting "
+				 "for a listener and refused; bytes to "
+				 "and from the guest; and in milliseconds the medians of connecting to the guest's "
+				 "port (CONNECT) and of the time from "
+				 "the accept to the guest's first byte (FIRST), with the latter's 99th percentile (P99 "
+				 "ms). The format json has all of it.";

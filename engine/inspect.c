@@ -2,37 +2,32 @@
 /*
  * inspect.c - what is known of a VM
  *
- * Theory of operation: vm.json says what was asked for, the state record what is so, the counters' file what went through the
- * doors. Each is read as it is at that moment; nothing is asked of the VM, so a VM that hangs is inspected like any other. The
- * counters are the worker's, which a guest may have captured: they are numbers and nothing else, and too large ones are cut.
+ * Theory of operation: vm.json says what was asked for, the state record what is so (status.h), the directory which logs there
+ * are. Each is read as it is at that moment; nothing is asked of the VM, so one that hangs is inspected like any other, and one
+ * that has ended, too.
  */
 #include "engine/inspect.h"
 
 #include "base/path.h"
-#include "base/stats.h"
+#include "base/rfc3339.h"
+#include "engine/config_json.h"
+#include "engine/phrase.h"
 #include "engine/status.h"
+#include "vmm/config.h"
 
 #include <fcntl.h>
 #include <string.h>
-
-static int read_state(const struct husk *husk, const char *id, struct vm_state_record *state, struct husk_error *err)
-{
-	struct status status;
-	int rc = status_read(husk, id, &status, err);
-	*state = status.state;
-	return rc;
-}
+#include <sys/stat.h>
 
 static bool leads_to_port(const struct vm_door *door)
 {
 	return door->kind != VM_DOOR_EXEC && door->kind != VM_DOOR_VSOCK;
 }
 
-/** Kind and endpoint; and the port, where a door leads to one. */
-static json_t *describe_door(const struct vm_door *door)
+json_t *inspect_door(const struct vm_door *door)
 {
-	json_t *json = json_pack("{s:i, s:s, s:s}", "id", (int)door->id, "kind", vm_door_kind_name(door->kind),
-		"endpoint", door->endpoint);
+	json_t *json = json_pack("{s:i, s:s, s:o}", "id", (int)door->id, "kind", vm_door_kind_name(door->kind),
+		"endpoint", config_json_text(door->endpoint));
 	if (leads_to_port(door))
 		json_object_set_new(json, "guest_port", json_integer(door->guest_port));
 	if (door->kind == VM_DOOR_TLS)
@@ -45,127 +40,85 @@ static json_t *process_or_null(const struct process_id *id)
 	return id->pid > 0 ? json_integer(id->pid) : json_null();
 }
 
+/** RFC 3339, or null: never. */
+static json_t *time_or_null(uint64_t ns)
+{
+	char text[RFC3339_SIZE];
+
+	if (!ns)
+		return json_null();
+	rfc3339_format(ns, text);
+	return json_string(text);
+}
+
+/** What the state says. */
+static json_t *describe_state(const struct status *status)
+{
+	const struct vm_state_record *s = &status->state;
+	bool over = s->state == VM_STOPPED || s->state == VM_ERROR;
+	char phrase[PHRASE_SIZE];
+
+	phrase_status(status, clock_realtime_ns(), phrase);
+	return json_pack("{s:s, s:o, s:s, s:I, s:i, s:o, s:o, s:o, s:o, s:b, s:o, s:I, s:I, s:{s:o, s:o, s:o}}",
+		"state", vm_state_name(s->state), "reason", config_json_text(s->reason), "status", phrase, "generation",
+		(json_int_t)s->generation, "starts", (int)s->starts, "changed", time_or_null(s->changed_ns), "started",
+		time_or_null(s->started_ns), "ended", time_or_null(over ? s->ended_ns : 0), "exit_code",
+		over && s->end ? json_integer(vm_end_exit_code(s->end, s->value)) : json_null(), "oom",
+		(s->flags & VM_STATE_OOM) != 0, "console", s->console[0] ? config_json_text(s->console) : json_null(),
+		"duration_ns", (json_int_t)s->duration_ns, "peak_rss", (json_int_t)s->peak_rss, "pids", "supervisor",
+		process_or_null(&s->supervisor), "worker", process_or_null(&s->worker), "machine",
+		process_or_null(&s->machine));
+}
+
+/** The files of its logs that are there, with their sizes. */
+static json_t *describe_logs(const char *directory)
+{
+	static const char *const names[] = {"output.0", "output.1", "console.0", "console.1", "log"};
+	json_t *logs = json_array();
+
+	for (size_t i = 0; i < ARRAY_SIZE(names); i++) {
+		CLEANUP_FREE char *path = path_join(directory, names[i]);
+		struct stat st;
+		if (path && lstat(path, &st) == 0)
+			json_array_append_new(logs, json_pack("{s:o, s:I}", "path", config_json_text(path), "size",
+							    (json_int_t)st.st_size));
+	}
+	return logs;
+}
+
+static json_t *describe_doors(const struct vm_state_record *state)
+{
+	json_t *doors = json_array();
+
+	for (size_t i = 0; i < VM_DOORS_MAX; i++)
+		if (state->doors[i].id)
+			json_array_append_new(doors, inspect_door(&state->doors[i]));
+	return doors;
+}
+
 int inspect_vm(const struct husk *husk, const char *id, json_t **out, struct husk_error *err)
 {
-	struct vm_state_record state;
+	struct status status;
 	CLEANUP_VM_RECORD struct vm_record record = VM_RECORD_INIT;
 	CLEANUP_JSON json_t *configuration = NULL;
 	snprintf(record.id, sizeof(record.id), "%s", id);
 	record.directory = path_format("%s/vms/%s", husk->home, id);
 	if (!record.directory)
 		return error_set(err, -ENOMEM, "inspect VM %s: out of memory", id);
-	int rc = read_state(husk, id, &state, err);
+	int rc = status_read(husk, id, &status, err);
 	rc = rc < 0 ? rc : vm_record_read(&record, &configuration, err);
 	if (rc < 0)
 		return rc;
 	json_object_del(configuration, "schema");
-	CLEANUP_JSON json_t *json =
-		json_pack("{s:O?, s:O?, s:s, s:s, s:{s:o, s:o, s:o}}", "id", json_object_get(configuration, "id"),
-			"name", json_object_get(configuration, "name"), "state", vm_state_name(state.state), "reason",
-			state.reason, "pids", "supervisor", process_or_null(&state.supervisor),
-			"worker", process_or_null(&state.worker), "machine", process_or_null(&state.machine));
-	if (!json || json_object_update_missing(json, configuration) < 0)
+	CLEANUP_JSON json_t *json = json_pack("{s:O?, s:O?}", "id", json_object_get(configuration, "id"), "name",
+		json_object_get(configuration, "name"));
+	CLEANUP_JSON json_t *state = describe_state(&status);
+	/* What the state says goes before what the record may have by the same name. */
+	if (!json || !state || json_object_update(json, state) < 0 ||
+		json_object_update_missing(json, configuration) < 0)
 		return error_set(err, -ENOMEM, "inspect VM %s: out of memory", id);
-	json_t *doors = json_array();
-	for (size_t i = 0; i < VM_DOORS_MAX; i++)
-		if (state.doors[i].id)
-			json_array_append_new(doors, describe_door(&state.doors[i]));
-	json_object_set_new(json, "doors", doors);
+	json_object_set_new(json, "doors", describe_doors(&status.state));
+	json_object_set_new(json, "logs", describe_logs(record.directory));
 	*out = steal_pointer(&json);
-	return 0;
-}
-
-/* ---- counters ---- */
-
-static json_t *count(uint64_t n)
-{
-	return json_integer(n > INT64_MAX ? INT64_MAX : (json_int_t)n);
-}
-
-static json_t *microseconds(uint64_t ns)
-{
-	return json_real((double)ns / 1000);
-}
-
-static json_t *describe_stage(const struct histogram *h)
-{
-	return json_pack("{s:o, s:o, s:o, s:o, s:o}", "count", count(h->count), "mean_us",
-		microseconds(h->count ? h->sum_ns / h->count : 0), "p50_us", microseconds(histogram_quantile(h, 500)),
-		"p90_us", microseconds(histogram_quantile(h, 900)), "p99_us", microseconds(histogram_quantile(h, 990)));
-}
-
-static void add_counts(json_t *json, const struct door_meter *m)
-{
-	json_object_set_new(json, "connections", count(m->connections));
-	json_object_set_new(json, "active", count(m->active));
-	json_object_set_new(json, "waiting", count(m->waiting));
-	json_object_set_new(json, "refused", count(m->refused));
-	json_object_set_new(json, "bytes_in", count(m->bytes_in));
-	json_object_set_new(json, "bytes_out", count(m->bytes_out));
-}
-
-static json_t *describe_meter(const struct vm_door *door, const struct door_meter *m)
-{
-	static const char *const names[DOOR_STAGES] = {
-		[DOOR_ACCEPT] = "accept",
-		[DOOR_CONNECT] = "connect",
-		[DOOR_FIRST_BYTE] = "first_byte",
-		[DOOR_READ] = "read",
-		[DOOR_WRITE] = "write",
-	};
-	json_t *json = describe_door(door), *stages = json_object();
-	add_counts(json, m);
-	for (size_t i = 0; i < DOOR_STAGES; i++)
-		json_object_set_new(stages, names[i], describe_stage(&m->stage[i]));
-	json_object_set_new(json, "stages", stages);
-	return json;
-}
-
-static void add_up(struct door_meter *total, const struct door_meter *m)
-{
-	total->connections += m->connections;
-	total->active += m->active;
-	total->waiting += m->waiting;
-	total->refused += m->refused;
-	total->bytes_in += m->bytes_in;
-	total->bytes_out += m->bytes_out;
-}
-
-static int read_stats(const struct husk *husk, const char *id, struct vm_stats *stats, struct husk_error *err)
-{
-	CLEANUP_FREE char *path = path_format("%s/%s/" STATS_NAME, husk->runtime, id);
-	CLEANUP_FD int fd = path ? open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW) : -1;
-	if (fd < 0)
-		return path && errno == ENOENT ? error_set(err, -ESRCH, "VM %s has ended", id)
-					       : error_errno(err, "open the counters of VM %s", id);
-	ssize_t n = pread(fd, stats, sizeof(*stats), 0);
-	if (n < 0)
-		return error_errno(err, "read the counters of VM %s", id);
-	if (n != sizeof(*stats) || stats->magic != STATS_MAGIC || stats->size != sizeof(*stats))
-		return error_set(err, -EPROTO, "the counters of VM %s are another version's, or damaged", id);
-	return 0;
-}
-
-int inspect_stats(const struct husk *husk, const char *id, json_t **out, struct husk_error *err)
-{
-	struct vm_state_record state;
-	struct door_meter total = {0};
-	CLEANUP_FREE struct vm_stats *stats = malloc(sizeof(*stats));
-	if (!stats)
-		return error_set(err, -ENOMEM, "read the counters of VM %s: out of memory", id);
-	int rc = read_state(husk, id, &state, err);
-	rc = rc < 0 ? rc : read_stats(husk, id, stats, err);
-	if (rc < 0)
-		return rc;
-	json_t *doors = json_array();
-	for (size_t i = 0; i < VM_DOORS_MAX; i++) {
-		if (!state.doors[i].id)
-			continue;
-		json_array_append_new(doors, describe_meter(&state.doors[i], &stats->door[i]));
-		add_up(&total, &stats->door[i]);
-	}
-	json_t *json = json_pack("{s:s, s:o, s:{}}", "id", id, "doors", doors, "total");
-	add_counts(json_object_get(json, "total"), &total);
-	*out = json;
 	return 0;
 }

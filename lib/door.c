@@ -5,6 +5,7 @@
 #include "engine/find.h"
 #include "engine/inspect.h"
 #include "engine/live.h"
+#include "engine/usage.h"
 #include "base/adopt.h"
 
 #include <string.h>
@@ -45,7 +46,7 @@ static int inspect(const struct husk *husk, const char *id, char **out, struct h
 static int stats(const struct husk *husk, const char *id, char **out, struct husk_error *err)
 {
 	json_t *json;
-	int rc = inspect_stats(husk, id, &json, err);
+	int rc = usage_vm(husk, id, &json, err);
 	return rc < 0 ? rc : dump(json, out, err);
 }
 

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* inspect-test.c - VMs are found by id, name and prefix; what is told of them is what record and counters say */
 #include "engine/inspect.h"
+#include "engine/usage.h"
 
 #include "base/path.h"
 #include "base/stats.h"
@@ -89,14 +90,14 @@ static void test_stats(const struct husk *husk, const struct vm_record *record)
 {
 	static struct vm_stats stats = {.magic = STATS_MAGIC, .size = sizeof(stats)};
 	json_t *json = NULL;
-	CHECK(inspect_stats(husk, record->id, &json, &err) == -ESRCH, "a VM without counters has ended");
+	CHECK(usage_vm(husk, record->id, &json, &err) == -ESRCH, "a VM without counters has ended");
 	CLEANUP_FD int fd = openat(record->runtime_fd, STATS_NAME, O_CREAT | O_RDWR | O_CLOEXEC, 0600);
 	stats.door[2].connections = 5;
 	stats.door[2].bytes_in = UINT64_MAX;
 	stats.door[3].connections = 2;
 	histogram_add(&stats.door[2].stage[DOOR_CONNECT], 1000000);
 	CHECK(pwrite(fd, &stats, sizeof(stats), 0) == sizeof(stats) &&
-			inspect_stats(husk, record->id, &json, &err) == 0,
+			usage_vm(husk, record->id, &json, &err) == 0,
 		"counters");
 	json_t *first = json_array_get(json_object_get(json, "doors"), 0);
 	json_t *connect = json_object_get(json_object_get(first, "stages"), "connect");
@@ -110,7 +111,7 @@ static void test_stats(const struct husk *husk, const struct vm_record *record)
 			json_real_value(json_object_get(connect, "p99_us")) >= 1000,
 		"times in microseconds");
 	json_decref(json);
-	CHECK(ftruncate(fd, sizeof(stats) - 1) == 0 && inspect_stats(husk, record->id, &json, &err) == -EPROTO,
+	CHECK(ftruncate(fd, sizeof(stats) - 1) == 0 && usage_vm(husk, record->id, &json, &err) == -EPROTO,
 		"a file that was cut short is told");
 }
 
