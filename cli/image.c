@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* image.c - husk pull, import, rmi, image inspect, gc: each is one call per operand */
+/* image.c - husk pull, import, rmi, image inspect: each is one call per operand */
 #include "base/cleanup.h"
 #include "base/error.h"
 #include "cli/verbs.h"
@@ -72,15 +72,4 @@ int verb_image_inspect(struct cli *cli)
 	}
 	puts("\n]");
 	return status;
-}
-
-int verb_gc(struct cli *cli)
-{
-	struct husk_error err;
-	CLEANUP_FREE char *report = NULL;
-	if (husk_image_gc(cli->husk, &report, &err) < 0)
-		return cli_fail(&err, 1);
-	if (*report)
-		puts(report);
-	return 0;
 }

@@ -19,8 +19,8 @@ extern const char pause_description[], restart_description[], rm_description[], 
 extern const char update_description[], console_description[];
 
 /* table_views.c */
-extern const struct option ps_options[], logs_options[], events_options[], inspect_options[], stats_options[];
+extern const struct option ps_options[], logs_options[], events_options[], inspect_options[], stats_options[], prune_options[], gc_options[];
 extern const char ps_description[], logs_description[], events_description[];
-extern const char inspect_description[], stats_description[];
+extern const char inspect_description[], stats_description[], prune_description[], gc_description[];
 
 #endif

@@ -108,3 +108,27 @@ const char stats_description[] = "Shows what the VMs named, or all that run, use
 				 "port (CONNECT) and of the time from "
 				 "the accept to the guest's first byte (FIRST), with the latter's 99th percentile (P99 "
 				 "ms). The format json has all of it.";
+
+const struct option prune_options[] = {
+	{.name = "force", .letter = 'f', .help = "Do not ask"},
+	{0},
+};
+
+const char prune_description[] =
+	"Removes every VM that is created, stopped or in error, each with its disk and its logs, and prints their ids "
+	"and how much "
+	"disk came back. Asks before on a terminal, and refuses without one unless --force is given.";
+
+const struct option gc_options[] = {
+	{.name = "dry-run", .help = "Say what would be removed, and remove nothing"},
+	{.name = "images", .help = "Images that no VM uses as well"},
+	{0},
+};
+
+const char gc_description[] = "Removes what crashes and interruptions leave behind: records that were being made, "
+			      "sockets, scratch disks and names "
+			      "without a VM; layers, blobs and downloads without an image. With --images also every "
+			      "image that the record of no VM names. "
+			      "Prints a line for each thing, with the reason. Nothing of a VM that runs is touched, "
+			      "and what cannot be read keeps "
+			      "everything that it might refer to.";

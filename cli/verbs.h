@@ -30,6 +30,7 @@ int verb_logs(struct cli *cli);
 int verb_man(struct cli *cli);
 int verb_pause(struct cli *cli);
 int verb_port(struct cli *cli);
+int verb_prune(struct cli *cli);
 int verb_ps(struct cli *cli);
 int verb_pull(struct cli *cli);
 int verb_rename(struct cli *cli);

@@ -6,6 +6,7 @@
 #include "base/cleanup.h"
 #include "base/parse.h"
 #include "base/tlv.h"
+#include "engine/config_json.h"
 
 #include <signal.h>
 #include <string.h>
@@ -121,6 +122,20 @@ int exec_payload(const struct husk_vm_config *config, const struct image_record 
 		rc = tlv_put_u32(out, AGENT_EXEC_WINDOW, rows << 16 | columns);
 	}
 	return exec_put_end(out, rc, err);
+}
+
+json_t *exec_arguments(const struct buffer *payload)
+{
+	json_t *json = json_array();
+	struct tlv_reader reader;
+	struct tlv entry;
+	tlv_start(&reader, buffer_bytes(payload), payload->size);
+	while (json && tlv_next(&reader, &entry)) {
+		CLEANUP_FREE char *text = entry.tag == AGENT_EXEC_ARG ? tlv_string(&entry) : NULL;
+		if (text)
+			json_array_append_new(json, config_json_text(text));
+	}
+	return json;
 }
 
 int exec_stop_signal(const char *text)

@@ -44,7 +44,8 @@ static json_t *configuration(const struct start *s)
 int start_record(struct start *s, struct husk_error *err)
 {
 	CLEANUP_JSON json_t *json = configuration(s);
-	if (!json || json_object_set_new(json, "shell", shell_json(&s->shell)) < 0)
+	if (!json || json_object_set_new(json, "shell", shell_json(&s->shell)) < 0 ||
+		json_object_set_new(json, "command", exec_arguments(&s->exec)) < 0)
 		return error_set(err, -EINVAL, "describe the VM: a value is not valid UTF-8");
 	int rc = vm_record_create(s->husk, s->config->name, json, &s->record, err);
 	if (rc < 0)

@@ -19,6 +19,7 @@
 #include "base/event.h"
 #include "base/fd.h"
 #include "base/path.h"
+#include "base/rfc3339.h"
 
 #include <fcntl.h>
 #include <string.h>
@@ -156,12 +157,8 @@ static void name_drop(const struct husk *husk, const char *name, const char *id)
 
 static void add_header(json_t *configuration, const char *id, const char *name)
 {
-	char created[40];
-	struct timespec now;
-	struct tm tm;
-	clock_gettime(CLOCK_REALTIME, &now);
-	gmtime_r(&now.tv_sec, &tm);
-	strftime(created, sizeof(created), "%Y-%m-%dT%H:%M:%SZ", &tm);
+	char created[RFC3339_SIZE];
+	rfc3339_format(clock_realtime_ns(), created);
 	json_object_set_new(configuration, "schema", json_integer(VM_SCHEMA));
 	json_object_set_new(configuration, "id", json_string(id));
 	json_object_set_new(configuration, "name", name ? json_string(name) : json_null());

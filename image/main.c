@@ -11,7 +11,7 @@
  *     images [--format json]                              JSON array, newest first
  *     inspect REF                                         JSON object
  *     rmi [-f] REF…             removes a name, and with its last name the image; lines say what went
- *     gc                        removes what nothing refers to
+ *     gc [--images] [--dry-run] removes what nothing refers to; images that no VM uses, too
  *     login -u USER --password-stdin [HOST], logout [HOST]
  *     tar-in                    a tar on stdin as the agent's frames of a tree on stdout (verb_tar.c)
  *     tar-out NAME              and the other way round; NAME is the root's

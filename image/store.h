@@ -17,6 +17,8 @@ struct store {
 	void (*say)(const char *line);
 	/** Nonzero: give up with -ECANCELED. */
 	volatile int *stop;
+	/** Collecting says what it would remove, and removes nothing. */
+	bool dry_run;
 };
 
 /** Make the store's directories below @home where they are missing. */
@@ -90,5 +92,8 @@ int store_remove(
 int store_sweep_layers(const struct store *store, char *const *keys, struct buffer *report, struct husk_error *err);
 /** Remove all that nothing refers to. */
 int store_collect(const struct store *store, struct buffer *report, struct husk_error *err);
+
+/** Remove all images that the record of no VM names. With one that cannot be read none is removed, and the report says so. */
+int store_collect_images(const struct store *store, struct buffer *report, struct husk_error *err);
 
 #endif

@@ -115,9 +115,13 @@ static int remove_layer(const struct store *store, const char *file, struct buff
 		return 0;
 	if (rc < 0)
 		return error_set(err, rc, "lock layer %s: %s", file, strerror(-rc));
+	if (store->dry_run) {
+		tell(report, "would remove layer %.12s: no image has it", file);
+		return 0;
+	}
 	if (unlink(path) < 0)
 		return errno == ENOENT ? 0 : error_errno(err, "remove %s", path);
-	tell(report, "removed layer %.12s", file);
+	tell(report, "removed layer %.12s: no image has it", file);
 	return 0;
 }
 
@@ -143,8 +147,9 @@ int store_sweep_layers(const struct store *store, char *const *keys, struct buff
 
 /* ---- rmi ---- */
 
-/** -EBUSY when the record of a VM names @id. A record that cannot be read counts as one that does. */
-static int check_vms(const struct store *store, const char *id, struct husk_error *err)
+/** -EBUSY when the record of a VM names @id. A record that cannot be read counts as one that does; then *@unknown (may be NULL)
+ *  is set. */
+static int check_vms(const struct store *store, const char *id, bool *unknown, struct husk_error *err)
 {
 	CLEANUP_FREE char *path = store_path(store, "vms");
 	CLEANUP_DIR DIR *dir = path ? opendir(path) : NULL;
@@ -160,13 +165,18 @@ static int check_vms(const struct store *store, const char *id, struct husk_erro
 		if (!file)
 			return error_set(err, -ENOMEM, "remove image: out of memory");
 		int rc = json_read_file(file, &vm, &fault);
-		if (rc == -ENOENT || rc == -ENOTDIR)
-			continue;
-		if (rc < 0)
+		if (rc == -ENOTDIR || (rc == -ENOENT && faccessat(dirfd(dir), entry->d_name, F_OK, 0) < 0))
+			continue; /* no VM, or one that was removed just now */
+		const char *used = json_string_value(json_object_get(vm, "image_id"));
+		if (rc == 0 && !used)
+			rc = error_set(&fault, -EBADMSG, "its record names no image");
+		if (rc < 0) {
+			if (unknown)
+				*unknown = true;
 			return error_set(err, -EBUSY, "image %.19s may be in use by VM %s: %s", id, entry->d_name,
 				fault.message);
-		const char *used = json_string_value(json_object_get(vm, "image_id"));
-		if (used && strcmp(used, id) == 0)
+		}
+		if (strcmp(used, id) == 0)
 			return error_set(err, -EBUSY, "image %.19s is in use by VM %s; remove the VM first, or use -f",
 				id, entry->d_name);
 	}
@@ -254,7 +264,7 @@ static int remove_resolved(const struct store *store, const char *id, const char
 		rc = error_set(
 			err, -EBUSY, "image %.19s has %zu names (%.200s, …); remove them, or use -f", id, own, other);
 	if (rc == 0 && !only_name && !force)
-		rc = check_vms(store, id, err);
+		rc = check_vms(store, id, NULL, err);
 	for (size_t i = 0; rc == 0 && i < n; i++)
 		if (strcmp(names[i].image_id, id) == 0 && (!only_name || strcmp(names[i].name, name) == 0))
 			rc = remove_name(store, names[i].name, report, err);
@@ -305,9 +315,13 @@ static int collect_blob(const struct store *store, const char *directory, const 
 	CLEANUP_FREE char *path = store_path(store, "%s/%s", directory, file);
 	if (references_has(data, file))
 		return 0;
+	if (store->dry_run) {
+		tell(report, "would remove blob %.12s: no image has it", file);
+		return 0;
+	}
 	if (!path || (unlink(path) < 0 && errno != ENOENT))
 		return error_errno(err, "remove blob %s", file);
-	tell(report, "removed blob %.12s", file);
+	tell(report, "removed blob %.12s: no image has it", file);
 	return 0;
 }
 
@@ -327,9 +341,15 @@ static int collect_partial(const struct store *store, const char *directory, con
 	CLEANUP_FD int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
 	if (fd < 0 || flock(fd, LOCK_EX | LOCK_NB) < 0)
 		return 0;
+	bool told = strcmp(directory, "partial") == 0;
+	if (store->dry_run) {
+		if (told)
+			tell(report, "would remove partial %.12s: nobody goes on with it", file);
+		return 0;
+	}
 	int rc = path_remove_tree(path, err);
-	if (rc == 0 && strcmp(directory, "partial") == 0)
-		tell(report, "removed partial %.12s", file);
+	if (rc == 0 && told)
+		tell(report, "removed partial %.12s: nobody goes on with it", file);
 	return rc;
 }
 
@@ -339,7 +359,7 @@ static int collect_temporary(const struct store *store, const char *directory, c
 {
 	size_t n = strlen(file);
 	CLEANUP_FREE char *path = store_path(store, "%s/%s", directory, file);
-	if (path && (n < 5 || strcmp(file + n - 5, ".json") != 0) && is_old(path))
+	if (path && (n < 5 || strcmp(file + n - 5, ".json") != 0) && is_old(path) && !store->dry_run)
 		unlink(path);
 	return 0;
 }
@@ -362,4 +382,28 @@ int store_collect(const struct store *store, struct buffer *report, struct husk_
 	if (rc == 0)
 		rc = for_each_file(store, "images", collect_temporary, NULL, report, err);
 	return rc == 0 ? for_each_file(store, "names", collect_temporary, NULL, report, err) : rc;
+}
+
+int store_collect_images(const struct store *store, struct buffer *report, struct husk_error *err)
+{
+	CLEANUP_LOCK struct store_lock lock = STORE_LOCK_NONE;
+	char **ids = NULL;
+	int rc = store_lock(store, "store", "writes the store", &lock, err);
+	rc = rc < 0 ? rc : record_ids(store->home, &ids, err);
+	if (rc < 0)
+		return rc;
+	for (char **id = ids; rc == 0 && *id; id++) {
+		struct husk_error why;
+		bool unknown = false;
+		if (check_vms(store, *id, &unknown, &why) == 0) {
+			tell(report, "%s image %.19s: no VM uses it", store->dry_run ? "would remove" : "removing", *id);
+			if (!store->dry_run)
+				rc = remove_resolved(store, *id, NULL, true, report, err);
+		} else if (unknown) {
+			tell(report, "kept all images: %s", why.message);
+			break;
+		}
+	}
+	strings_free(ids);
+	return rc;
 }

@@ -128,7 +128,18 @@ int verb_rmi(struct store *store, int argc, char **argv, struct buffer *out, str
 
 int verb_gc(struct store *store, int argc, char **argv, struct buffer *out, struct husk_error *err)
 {
-	if (argc != 1)
-		return error_set(err, -EINVAL, "usage: gc");
-	return store_collect(store, out, err);
+	static const struct option options[] = {
+		{"dry-run", no_argument, NULL, 'd'}, {"images", no_argument, NULL, 'i'}, {0}};
+	bool images = false;
+	int option;
+	while ((option = getopt_long(argc, argv, "+", options, NULL)) != -1) {
+		if (option == '?')
+			return error_set(err, -EINVAL, "usage: gc [--images] [--dry-run]");
+		store->dry_run |= option == 'd';
+		images |= option == 'i';
+	}
+	if (optind != argc)
+		return error_set(err, -EINVAL, "usage: gc [--images] [--dry-run]");
+	int rc = images ? store_collect_images(store, out, err) : 0;
+	return rc < 0 ? rc : store_collect(store, out, err);
 }

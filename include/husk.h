@@ -579,12 +579,14 @@ void husk_event_options_init(struct husk_event_options *options);
 int husk_events(struct husk *husk, const struct husk_event_options *options, husk_event_fn *fn, void *data,
 	struct husk_error *err);
 
-/** Remove every VM that is created, stopped or in error. *@report (may be NULL): a line each. */
-int husk_vm_prune(struct husk *husk, char **report, struct husk_error *err);
+/** Remove every VM that is created, stopped or in error. *@report (may be NULL): the id of each, a line each. *@freed (may be NULL):
+ *  bytes of disk that came back. */
+int husk_vm_prune(struct husk *husk, char **report, uint64_t *freed, struct husk_error *err);
 /** Collect what belongs to nothing: records that were being made, runtime directories, scratch files, sockets and names without a
  *  VM; layers, blobs and downloads without an image; with @images, images that no VM uses. What cannot be read is left, and so
- *  is everything that it might refer to. *@report (may be NULL): a line for each, with the reason. */
-int husk_gc(struct husk *husk, bool images, char **report, struct husk_error *err);
+ *  is everything that it might refer to. *@report (may be NULL): a line for each, with the reason. @dry_run: nothing is removed,
+ *  and the report says what would be. */
+int husk_gc(struct husk *husk, bool images, bool dry_run, char **report, struct husk_error *err);
 
 /** 12 hex digits; valid until husk_vm_close(). */
 const char *husk_vm_id(const struct husk_vm *vm);
