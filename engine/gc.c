@@ -238,21 +238,16 @@ static int collect_name(struct gc *gc, const char *name)
 	return 0;
 }
 
-/** With the home's lock. */
-static int collect_orphans(struct gc *gc, struct husk_error *err)
+/** All that is beneath @folder of the home, or with NULL of the runtime, with the home's lock. */
+static int collect_in(
+	struct gc *gc, const char *folder, int (*fn)(struct gc *gc, const char *name), struct husk_error *err)
 {
-	const struct husk *husk = gc->husk;
-	CLEANUP_FREE char *staging = path_join(husk->home, "vms.new");
-	CLEANUP_FREE char *names = path_join(husk->home, "vm-names");
-	CLEANUP_FREE char *vms = path_join(husk->home, "vms");
+	CLEANUP_FREE char *path = folder ? path_join(gc->husk->home, folder) : strdup(gc->husk->runtime);
 
-	if (!staging || !names || !vms)
+	if (!path)
 		return error_set(err, -ENOMEM, "collect: out of memory");
-	CLEANUP_FD int lock = vm_home_lock(husk, err);
-	int rc = lock < 0 ? lock : for_each(gc, staging, collect_staging, err);
-	rc = rc < 0 ? rc : for_each(gc, vms, collect_record, err);
-	rc = rc < 0 ? rc : for_each(gc, husk->runtime, collect_runtime, err);
-	return rc < 0 ? rc : for_each(gc, names, collect_name, err);
+	CLEANUP_FD int lock = vm_home_lock(gc->husk, err);
+	return lock < 0 ? lock : for_each(gc, path, fn, err);
 }
 
 static int collect_images(struct gc *gc, bool images, struct husk_error *err)
@@ -274,11 +269,13 @@ static int collect_images(struct gc *gc, bool images, struct husk_error *err)
 int gc_run(const struct husk *husk, bool images, bool dry_run, struct buffer *report, struct husk_error *err)
 {
 	struct gc gc = {.husk = husk, .dry_run = dry_run, .report = report};
-	CLEANUP_FREE char *vms = path_join(husk->home, "vms");
-	int rc = !vms      ? error_set(err, -ENOMEM, "collect: out of memory")
-		 : dry_run ? for_each(&gc, vms, foresee_record, err)
-			   : collect_dead(&gc, err);
 
-	rc = rc < 0 ? rc : collect_orphans(&gc, err);
+	/* Before the cleanup, which would do the same and say nothing. */
+	int rc = collect_in(&gc, "vms.new", collect_staging, err);
+	if (rc == 0)
+		rc = dry_run ? collect_in(&gc, "vms", foresee_record, err) : collect_dead(&gc, err);
+	rc = rc < 0 ? rc : collect_in(&gc, "vms", collect_record, err);
+	rc = rc < 0 ? rc : collect_in(&gc, NULL, collect_runtime, err);
+	rc = rc < 0 ? rc : collect_in(&gc, "vm-names", collect_name, err);
 	return rc < 0 ? rc : collect_images(&gc, images, err);
 }
