@@ -78,7 +78,7 @@ static int follower_start(struct follower *f, struct husk_vm *vm, bool from_star
 {
 	sigset_t all, before;
 	f->vm = vm;
-	f->done = eventfd(0, EFD_CLOEXEC);
+	f->done = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	f->cancel = eventfd(0, EFD_CLOEXEC);
 	husk_log_options_init(&f->options);
 	f->options.follow = true;

@@ -47,10 +47,19 @@ int verb_restart(struct cli *cli)
 	return batch_run(cli, restart, &grace_ms, false);
 }
 
+/** As Docker has it, a VM that does not run cannot be killed; the library's husk_vm_kill() is content with that. */
 static int end(struct husk_vm *vm, void *data, struct husk_error *err)
 {
 	const int *signal_number = data;
-	return *signal_number == SIGKILL ? husk_vm_kill(vm, err) : husk_vm_signal(vm, *signal_number, err);
+	struct husk_status now = {.size = sizeof(now)};
+	if (*signal_number != SIGKILL)
+		return husk_vm_signal(vm, *signal_number, err);
+	int rc = husk_vm_status(vm, &now, err);
+	if (rc < 0)
+		return rc;
+	if (now.state != HUSK_STATE_STARTING && now.state != HUSK_STATE_RUNNING && now.state != HUSK_STATE_PAUSED)
+		return error_set(err, -ESRCH, "kill VM %s: it does not run", husk_vm_id(vm));
+	return husk_vm_kill(vm, err);
 }
 
 int verb_kill(struct cli *cli)
