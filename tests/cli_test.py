@@ -47,7 +47,7 @@ for verb in verbs:
     if verb == "sandbox cc":
         check(code != 0 and "no-such-option" in err, "sandbox cc leaves that to the compiler", (code, err))
         continue
-    check(code == (125 if verb in ("run", "sandbox run") else 1) and "unknown option '--no-such-option'" in err, verb + " refuses what it does not know",
+    check(code == (125 if verb in ("run", "exec", "sandbox run") else 1) and "unknown option '--no-such-option'" in err, verb + " refuses what it does not know",
           (code, err))
 
 for shell, checker in (("bash", ["bash", "-n"]), ("zsh", None)):
@@ -73,6 +73,19 @@ for group in "kernel", "sandbox":
           (code, out, err))
 refused(["help", "sandbox", "rnu"], 1, "no such command")
 refused(["completion", "fish"], 1, "bash or zsh")
+for verb in "start", "attach", "stop", "kill", "pause", "unpause", "restart", "rm", "wait", "rename", "console":
+    refused([verb], 1, "something is missing: husk %s VM" % verb)
+refused(["create"], 1, "something is missing: husk create IMAGE")
+refused(["stop", "nobody"], 1, "there is no VM 'nobody'")
+refused(["stop", "-t", "soon", "x"], 1, "--time: 'soon' is not a duration")
+refused(["kill", "-s", "TRM", "x"], 1, "--signal: 'TRM' is no signal")
+refused(["update", "x"], 1, "nothing to change")
+refused(["rm", "-v", "x"], 1, "unknown option '-v'")
+refused(["start", "-a", "x", "y"], 1, "one VM at a time")
+refused(["attach", "--detach-keys", "ctrl-?", "x"], 1, "there is no VM")
+refused(["run", "-d", "--serial", "inherit", "x"], 125, "husk console")
+refused(["create", "--serial", "capture", "x"], 1, "husk console")
+refused(["run", "--log-size", "1M", "x"], 125, "--log-size")
 refused(["run"], 125, "something is missing")
 refused(["run", "--memory", "x"], 125, "something is missing")
 refused(["run", "-m", "-5", "x"], 125, "looks like an option")

@@ -198,8 +198,8 @@ def press_button(home, image):
 
 
 def on_machine(arguments):
-    """@arguments of husk, with the machine that is tested in those of a run."""
-    if not arguments or arguments[0] != "run":
+    """@arguments of husk, with the machine that is tested in those that make a VM."""
+    if not arguments or arguments[0] not in ("run", "create"):
         return arguments
     added = [] if "--machine" in arguments else ["--machine", MACHINE]
     if SLOW and "--start-timeout" not in arguments:
