@@ -13,7 +13,7 @@ HERE = pathlib.Path(__file__).resolve().parent
 for folder in (HERE, HERE.parent / "e2e", HERE / "cases"):
     if str(folder) not in sys.path:
         sys.path.insert(0, str(folder))
-MODULES = ("basics", "ends", "reach", "footprint", "suites")
+MODULES = ("basics", "ends", "reach", "footprint", "vms", "suites")
 
 TABLE = {}
 
