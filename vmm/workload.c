@@ -30,6 +30,7 @@
 #include <sys/socket.h>
 
 #define KILL_MS 2000
+#define KILL_KEPT_MS 10000 /* where nobody reads the output and the agent syncs the scratch disk, which is kept */
 #define DRAIN_STALL_MS 1000 /* looked at in steps of as much */
 #define DRAIN_MS 3000 /* since EXIT; the agent powers off 5 s after it */
 
@@ -140,7 +141,7 @@ static void on_timeout(struct loop_watch *watch, uint32_t events)
 		return;
 	}
 	w->timed_out = true;
-	loop_timer_set(&w->timeout, KILL_MS);
+	loop_timer_set(&w->timeout, w->config.workload_log_fd[0] >= 0 ? KILL_KEPT_MS : KILL_MS);
 	if (w->client)
 		agent_client_signal(w->client, SIGKILL);
 }

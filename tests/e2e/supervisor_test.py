@@ -146,7 +146,7 @@ def test_live(home):
     ok(vm.ask(STOP, 2500) == (0, "") and time.monotonic() - begun < 1, "STOP is answered at once")
     state, _ = finish(vm)
     took = time.monotonic() - begun
-    ok(state["state"] == "stopped" and state["reason"] == "killed: it did not stop within 2.5 s" and 2.5 <= took < 4.5,
+    ok(state["state"] == "stopped" and state["reason"] == "killed: it did not stop within 2.5 s" and 2.5 <= took < 5.5,
        "a workload that does not listen is killed when its time is over (%.2f s)" % took, state)
     ok(int(state["duration_ns"]) > 7e9, "the record says how long it ran", state)
     ok("console" not in state and state["ended_ns"] > state["started_ns"], "the last state has no console", state)

@@ -80,7 +80,7 @@ static void go_on(void)
 	s.outcome = (struct vm_message){0};
 	s.loop.stopped = false;
 	loop_timer_set(&s.stopping.timer, 0);
-	s.stopping.asked = s.stopping.pressed = false;
+	s.stopping.asked = s.stopping.pressed = s.stopping.killed = false;
 	s.record.state = VM_RUNNING;
 }
 
@@ -267,6 +267,36 @@ static void let_stop_pass(uint64_t *at_ns)
 	turn_in(1000);
 }
 
+/** A VM whose scratch disk is kept has a moment between its workload's end and its own. */
+static void test_stop_kept(int client)
+{
+	struct vm_message m;
+	bool fd;
+
+	s.config.detached = s.started = true;
+	for (int answers = 1; answers >= 0; answers--) {
+		ask(client, VM_CONTROL_STOP, 60000);
+		answer(client);
+		let_stop_pass(&s.stopping.press_ns);
+		while (next_told())
+			;
+		let_stop_pass(&s.stopping.end_ns);
+		CHECK(told(&m, &fd) && m.kind == VM_CONTROL_SIGNAL && m.value == SIGKILL && !s.outcome.kind,
+			"where the scratch disk is kept the workload is killed first");
+		m = (struct vm_message){.kind = VM_MESSAGE_OUTCOME, .end = VM_END_SIGNALED, .value = SIGKILL};
+		if (answers)
+			vm_message_send(worker, &m);
+		else
+			s.stopping.end_ns = 1, loop_timer_set(&s.stopping.timer, 1);
+		for (int i = 0; i < 100 && !s.outcome.kind; i++)
+			turn_in(1000);
+		CHECK(s.outcome.end == VM_END_KILLED && strstr(s.outcome.text, "did not stop within 60 s"),
+			answers ? "and the VM ends with it, for that reason" : "and the VM without it, when it does not end");
+		go_on();
+	}
+	s.config.detached = s.started = false;
+}
+
 static void test_stop(void)
 {
 	CLEANUP_FD int client = join();
@@ -288,6 +318,7 @@ static void test_stop(void)
 	CHECK_STRING(s.outcome.text, "killed: it did not stop within 60.12 s", "and it is said why");
 	s.config.stop_signal = 0;
 	go_on();
+	test_stop_kept(client);
 
 	ask(client, VM_CONTROL_STOP, 60000);
 	answer(client);

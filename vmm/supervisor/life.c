@@ -40,7 +40,8 @@ static void conclude(struct supervisor *s, const struct vm_message *outcome)
 	if (s->outcome.kind)
 		return;
 	s->outcome = *outcome;
-	life_tell_caller(s, outcome);
+	stop_judge(s, &s->outcome);
+	life_tell_caller(s, &s->outcome);
 	loop_stop(&s->loop);
 }
 

@@ -63,7 +63,7 @@ struct asking {
 
 /** STOP under way. */
 struct stopping {
-	bool asked, pressed;
+	bool asked, pressed, killed; /* killed: the workload got SIGKILL, and the VM a last moment */
 	uint64_t press_ns, end_ns; /* CLOCK_MONOTONIC */
 	uint64_t given_ms;
 	struct loop_watch timer;
@@ -227,6 +227,8 @@ int stop_open(struct supervisor *s, struct husk_error *err);
 void stop_begin(struct supervisor *s, uint32_t ms);
 /** The agent has answered. */
 void stop_ready(struct supervisor *s);
+/** An outcome that STOP has brought about is told as what it is. */
+void stop_judge(const struct supervisor *s, struct vm_message *outcome);
 
 int tell_open(struct supervisor *s, struct husk_error *err);
 /** Events (base/event.h). */
