@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""bench.py - husk's figures on this machine, one table from one run. usage: bench/bench.py [BUILDDIR] [start|layer|worker|stdout|blk|muxer|doors|load|doors-vm|kernel|sandbox|lab…]
+"""bench.py - husk's figures on this machine, one table from one run. usage: bench/bench.py [BUILDDIR] [start|layer|worker|stdout|blk|muxer|doors|load|ps|doors-vm|kernel|sandbox|lab…]
 
 start   cold `husk run IMAGE true` (1 and 8 layers) against the bare QEMU with husk's own machine options, kernel and
         command line and an initramfs that only powers off; interleaved, so that both see the same machine
@@ -13,6 +13,7 @@ blk     4 KiB random reads of a cached file through the block device without a g
 muxer   the vsock muxer without a guest, against a bare unix socketpair (bench-muxer has more to say)
 doors   from a connection to its first byte through the doors, without a guest (bench-doors)
 load    kernel and initramfs into the `kvm` machine's memory, against read() of the same bytes (bench-load)
+ps      `husk ps -a` with 1,000 records: wall time, and CPU time; against `husk version`, which only starts
 doors-vm  what goes through the doors of a VM, against its own sockets, and what idle connections cost (doors_vm.py)
 sandbox  calls, starts and restores of function sandboxes, against bare KVM: here where /dev/kvm opens, else in the lab
 lab     the kvm machine against QEMU's microvm on the same KVM, in an emulated host (lab_bench.py)
@@ -40,6 +41,7 @@ import lib  # noqa: E402
 import doors_vm  # noqa: E402
 import lab_bench  # noqa: E402
 import sandbox_bench  # noqa: E402
+import views_test  # noqa: E402
 
 PAIRS = int(os.environ.get("HUSK_BENCH_PAIRS", "10"))
 ROWS = []
@@ -303,9 +305,29 @@ def table():
         print("  ".join(cell.ljust(width) for cell, width in zip(r, widths)).rstrip())
 
 
+def ps(home, folder):
+    """A thousand records in a home of their own; the whole process, interleaved with one that does nothing."""
+    with lib.Home(kernel=False) as own:
+        records = views_test.Records(own)
+        for i in range(1000):
+            records.add(views_test.STOPPED, f"vm-{i}", end=views_test.END_EXITED, ended=time.time_ns(), supervisor=views_test.GONE)
+        wall, spent, nothing = [], [], []
+        for i in range(max(PAIRS, 20) + 1):
+            before = os.times()
+            seconds = timed([lib.HUSK, "ps", "-a"], env=own.environment())
+            after = os.times()
+            bare = timed([lib.HUSK, "version"], env=own.environment())
+            if i:  # the first one reads the files from the disk
+                wall.append(seconds * 1000)
+                spent.append((after.children_user + after.children_system - before.children_user - before.children_system) * 1000)
+                nothing.append(bare * 1000)
+    row("husk ps -a, 1,000 records", wall, "ms", f"husk version {quantile(nothing, .5):.1f} ms", "< 50 ms", quantile(wall, .5) < 50)
+    row("  its CPU time (ticks of 10 ms)", spent, "ms")
+
+
 def main():
     parts = {"start": start, "layer": layer, "worker": worker, "stdout": stdout, "blk": blk, "muxer": muxer, "doors": doors,
-             "load": load,
+             "load": load, "ps": ps,
              "doors-vm": lambda home, folder: doors_vm.run(home, folder, row, say),
              "sandbox": lambda home, folder: sandbox_bench.run(ROWS, say, BUILD),
              "lab": lambda home, folder: lab_bench.run(row, say, PAIRS),
