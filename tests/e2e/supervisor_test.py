@@ -182,7 +182,7 @@ def test_hung_worker(home):
     ok(vm.ask(STOP, 60000) == (0, "") and vm.ask(STOP, 600) == (0, ""), "STOP with a worker that hangs, then with less time")
     state, _ = finish(vm)
     took = time.monotonic() - begun
-    ok(state["reason"] == "killed: it did not stop within 0.6 s" and 0.6 <= took < 2.5, "the VM ends in that (%.2f s)" % took,
+    ok(state["reason"] == "killed: it did not stop within 0.6 s" and 0.6 <= took < 5, "the VM ends soon after (%.2f s)" % took,
        state)
     ok(all(gone(pid) for pid in pids.values()), "with all its processes", pids)
     line = re.search(r"20\d\d-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{9}Z husk-vmm supervisor: stopped: killed: .*\n", vm.log())
