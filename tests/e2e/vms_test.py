@@ -107,6 +107,7 @@ def test_life(home):
 def live(home, follower):
     """What can be done with it while it runs."""
     console(home)
+    example(home)
     good(home, "kill", "-s", "sigusr1", "life", out="life\n")
     follower.wait_for(b"got USR1\n")
     ok(True, "kill -s sends a signal, and it arrives")
@@ -223,6 +224,15 @@ def test_terminal(home):
     deaths(home)
     good(home, "rm", "-f", "shell")
     nothing_left(home)
+
+
+def example(home):
+    """examples/exec.c: a chain, a limit of time, files."""
+    libexec = os.environ.get("HUSK_LIBEXEC") or str(lib.TOP / "build" / "libexec")
+    done = subprocess.run([lib.TOP / "build" / "examples" / "exec", "life"], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                          env={**home.environment(), "HUSK_LIBEXEC": libexec}, timeout=lib.LIMIT)
+    equal(done.stdout, b"exit status 0 after command 3:\n3 /tmp/names\nbarley\noats\nrye\n"
+          b"6 bytes; timed out: yes, exit status 124\n24 bytes back, the same\n", "a program runs more in it", done.stderr.decode())
 
 
 def console(home):
