@@ -69,8 +69,20 @@ def test_exec(home):
     terminal(home)
     events = home.husk("events", "--since", "1h").text if "events" in home.husk("--help").text else ""
     ok('"event":"exec"' in events and '"command":"sh"' in events, "execs are events", events[-500:])
+    files_example(home)
     vm.process.send_signal(signal.SIGKILL)
     vm.finish()
+
+
+def files_example(home):
+    """The library's own words for it."""
+    libexec = os.environ.get("HUSK_LIBEXEC") or str(lib.TOP / "build" / "libexec")
+    environment = {**home.environment(), "HUSK_LIBEXEC": libexec}
+    directory = lib.TOP / "build" / "examples"
+    done = subprocess.run([directory / "files", "v", "/tmp/greeting", home.path], env=environment, capture_output=True,
+                          timeout=lib.LIMIT)
+    equal((done.returncode, done.stdout, (home.path / "greeting").read_bytes()), (0, b"hello\n", b"hello\n"),
+          "examples/files writes, reads and copies", done)
 
 
 def until(fd, text):
