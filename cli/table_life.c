@@ -100,8 +100,8 @@ const char kill_description[] = "Ends VMs at once, without asking the guest. Wit
 				"to the command, which does with it what "
 				"it likes. " VM_IS EACH;
 
-const char pause_description[] = "The guest stands still until 'husk unpause'; its clock, its connections and the "
-				 "command's --timeout go on. " VM_IS EACH;
+const char pause_description[] = "The guest stands still until 'husk unpause'; nobody's connections to it end, "
+				 "and the command's --timeout stands still, too. " VM_IS EACH;
 
 const char restart_description[] = "As 'husk stop' and 'husk start'. What the VM has written to its disk stays; it "
 				   "runs with the configuration it was made "
