@@ -107,7 +107,9 @@ static const char *why_transient(const struct vm_record *record, const struct st
 	const char *lifetime = json_string_value(json_object_get(json, "lifetime"));
 	if (now->orphan && now->state.state == VM_CREATING)
 		return "";
-	if (!json || !lifetime || strcmp(lifetime, "caller") == 0)
+	if (!lifetime)
+		return NULL; /* damaged: whose it is nobody can say, so it stays for its user to look at */
+	if (strcmp(lifetime, "caller") == 0)
 		return now->orphan ? "" : "the program that had started it went away; ";
 	if (json_is_true(json_object_get(json_object_get(json, "config"), "remove")))
 		return now->orphan ? "" : "its removal was interrupted; ";
