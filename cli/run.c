@@ -100,6 +100,16 @@ static struct husk_vm *make(struct cli *cli, struct vm_request *r, struct run_si
 	return rc < 0 ? NULL : vm;
 }
 
+/** The exit status for a VM that is left to itself: its command's where that could not be run, as Docker has it. */
+static int judge(struct husk_vm *vm)
+{
+	struct husk_status now = {.size = sizeof(now)};
+	if (husk_vm_status(vm, &now, NULL) < 0 || now.end != HUSK_END_NOT_STARTED)
+		return 0;
+	cli_say("%s", now.reason);
+	return now.exit_code;
+}
+
 /** The VM is there: stay with it, or say its id and go. */
 static int go_on(struct husk_vm *vm, struct vm_request *r, struct run_signals *signals)
 {
@@ -108,7 +118,7 @@ static int go_on(struct husk_vm *vm, struct vm_request *r, struct run_signals *s
 		say_ports(vm, r);
 	if (r->config.lifetime == HUSK_LIFETIME_DETACHED) {
 		puts(husk_vm_id(vm));
-		return 0;
+		return r->create ? 0 : judge(vm);
 	}
 	return r->raw && terminal_raw(&err) < 0 ? cli_fail(&err, CLI_FAILED) : run_attend(vm, signals, r->config.tty);
 }

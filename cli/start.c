@@ -15,7 +15,10 @@ static int boot(struct husk_vm *vm, const struct husk_boot_options *options, str
 
 static int boot_one(struct husk_vm *vm, void *data, struct husk_error *err)
 {
-	return boot(vm, data, err);
+	struct husk_status now = {.size = sizeof(now)};
+	int rc = boot(vm, data, err);
+	bool failed = rc == 0 && husk_vm_status(vm, &now, NULL) == 0 && now.end == HUSK_END_NOT_STARTED;
+	return failed ? error_set(err, -ENOEXEC, "%s", now.reason) : rc;
 }
 
 /** Start the one VM, and be with it to its end. */

@@ -161,7 +161,7 @@ int live_wait_ready(struct husk_vm *vm, uint64_t timeout_ms, int cancel_fd, stru
 	bool canceled = false;
 	for (;;) {
 		live_take(vm);
-		if (vm->ready || vm->ended)
+		if ((vm->ready && vm->started) || vm->ended)
 			return 0;
 		if (canceled)
 			return error_set(err, -ECANCELED, "the start was canceled");

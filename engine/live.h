@@ -37,7 +37,7 @@ struct husk_vm *live_new(const struct husk *husk, struct husk_error *err);
 int live_watch(struct husk_vm *vm, struct husk_error *err);
 /** Take in whatever has arrived. Lock not held. */
 void live_take(struct husk_vm *vm);
-/** Wait until READY or the end: 0, -ETIMEDOUT, -ECANCELED. */
+/** Wait until the workload has started, so that more can be run beside it, or the end: 0, -ETIMEDOUT, -ECANCELED. */
 int live_wait_ready(struct husk_vm *vm, uint64_t timeout_ms, int cancel_fd, struct husk_error *err);
 /** As husk_vm_wait(). */
 int live_wait(struct husk_vm *vm, int64_t timeout_ms, struct husk_error *err);

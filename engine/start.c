@@ -22,7 +22,7 @@
 
 #include <string.h>
 
-#define START_GRACE_MS 15000 /* beyond the start timeout, which the worker itself keeps */
+#define START_GRACE_MS 15000 /* beyond what the supervisor itself keeps */
 #define LOG_LINES 12
 #define LISTEN_WAIT_SOFTWARE_MS 10000 /* an emulated guest is slow to come up */
 #define LISTEN_WAIT_HARDWARE_MS 1000
@@ -139,6 +139,12 @@ static void hand_over(struct start *s, struct husk_vm *vm)
 	vm->pidfd = steal_fd(&s->pidfd);
 }
 
+/** The guest has the start's time until its agent answers, and as long again until its workload runs. */
+static uint64_t patience(const struct start *s)
+{
+	return 2 * s->config->start_timeout_ms + START_GRACE_MS;
+}
+
 static int run(struct start *s, struct husk_vm *vm, struct husk_error *err)
 {
 	int rc = start_record(s, err);
@@ -150,7 +156,7 @@ static int run(struct start *s, struct husk_vm *vm, struct husk_error *err)
 	rc = rc < 0 ? rc : stdio_start(&vm->serial, err);
 	rc = rc < 0 ? rc : live_watch(vm, err);
 	if (rc == 0 && !vm->agentless)
-		rc = live_wait_ready(vm, s->config->start_timeout_ms + START_GRACE_MS, s->config->cancel_fd, err);
+		rc = live_wait_ready(vm, patience(s), s->config->cancel_fd, err);
 	rc = rc < 0 ? rc : judge(vm, err);
 	if (rc < 0 && rc != -ECANCELED)
 		live_show_log(vm, LOG_LINES);
@@ -217,7 +223,7 @@ static int boot(struct start *s, struct husk_vm *vm, struct husk_error *err)
 	bool booted = rc == 0;
 	rc = rc < 0 ? rc
 		    : start_detached_wait(
-			      s, s->config->start_timeout_ms + START_GRACE_MS, s->config->cancel_fd, &vm->boot_ns, err);
+			      s, patience(s), s->config->cancel_fd, &vm->boot_ns, err);
 	if (rc < 0)
 		start_detached_end(s);
 	if (rc < 0 && booted && rc != -ECANCELED)

@@ -107,7 +107,7 @@ static uint64_t now_ms(void)
 
 /** What was heard so far. */
 struct heard {
-	bool begun, ready, over; /* over: nothing more will come */
+	bool begun, ready, started, over; /* over: nothing more will come */
 	uint64_t boot_ns;
 	struct vm_message outcome; /* kind 0: none */
 };
@@ -126,6 +126,8 @@ static void hear(struct start *s, struct heard *heard)
 		} else if (m.kind == VM_MESSAGE_READY) {
 			heard->ready = true;
 			heard->boot_ns = m.boot_ns;
+		} else if (m.kind == VM_MESSAGE_STARTED) {
+			heard->started = true;
 		} else if (m.kind == VM_MESSAGE_OUTCOME) {
 			heard->outcome = m;
 			heard->over = true;
@@ -144,28 +146,6 @@ static int fail(const struct start *s, struct heard *heard, struct husk_error *e
 		s->record.id, text);
 }
 
-int start_detached_wait(struct start *s, uint64_t timeout_ms, int cancel_fd, uint64_t *boot_ns, struct husk_error *err)
-{
-	uint64_t now, deadline = now_ms() + timeout_ms;
-	bool agentless = s->config->initramfs != NULL;
-	struct heard heard = {0};
-	for (;;) {
-		struct pollfd fds[] = {{.fd = s->our_caller_fd, .events = POLLIN}, {.fd = cancel_fd, .events = POLLIN}};
-		hear(s, &heard);
-		if (heard.ready || (agentless && heard.begun)) {
-			*boot_ns = heard.boot_ns;
-			return 0;
-		}
-		if (heard.over)
-			return fail(s, &heard, err);
-		if ((now = now_ms()) >= deadline)
-			return error_set(err, -ETIMEDOUT, "VM %s was not ready in time", s->record.id);
-		uint64_t left = deadline - now;
-		if (poll(fds, 2, left > 1000000 ? 1000000 : (int)left) > 0 && fds[1].revents)
-			return error_set(err, -ECANCELED, "the start was canceled");
-	}
-}
-
 /** Wait for the supervisor's end: true when it has come. */
 static bool gone(struct start *s, int timeout_ms)
 {
@@ -179,6 +159,30 @@ static bool gone(struct start *s, int timeout_ms)
 			return true;
 	}
 	return false;
+}
+
+int start_detached_wait(struct start *s, uint64_t timeout_ms, int cancel_fd, uint64_t *boot_ns, struct husk_error *err)
+{
+	uint64_t now, deadline = now_ms() + timeout_ms;
+	bool agentless = s->config->initramfs != NULL;
+	struct heard heard = {0};
+	for (;;) {
+		struct pollfd fds[] = {{.fd = s->our_caller_fd, .events = POLLIN}, {.fd = cancel_fd, .events = POLLIN}};
+		hear(s, &heard);
+		if (heard.ready && heard.over)
+			(void)gone(s, END_GRACE_MS); /* its last record tells of a command that cannot be run */
+		if ((heard.ready && (heard.started || heard.over)) || (agentless && heard.begun)) {
+			*boot_ns = heard.boot_ns;
+			return 0;
+		}
+		if (heard.over)
+			return fail(s, &heard, err);
+		if ((now = now_ms()) >= deadline)
+			return error_set(err, -ETIMEDOUT, "VM %s was not ready in time", s->record.id);
+		uint64_t left = deadline - now;
+		if (poll(fds, 2, left > 1000000 ? 1000000 : (int)left) > 0 && fds[1].revents)
+			return error_set(err, -ECANCELED, "the start was canceled");
+	}
 }
 
 void start_detached_end(struct start *s)

@@ -114,7 +114,7 @@ static uint64_t peak_rss(const struct exec *exec)
 
 int exec_pidfd(const struct exec *exec)
 {
-	return exec->program.pidfd;
+	return exec->started ? exec->program.pidfd : -1;
 }
 
 /** The terminal's master has come: it is stdin and stdout; the input side gets a descriptor of its own for its watch. */
@@ -304,12 +304,12 @@ void exec_open(struct connection *c, const struct agent_frame *frame)
 			c, rc == -EPROTO ? AGENT_ERROR_PROTOCOL : AGENT_ERROR_SYSTEM, "%s", err.message);
 	bool wants_main = request.flags & AGENT_EXEC_FLAG_MAIN;
 	struct exec *exec = calloc(1, sizeof(*exec));
-	if (!exec || wants_main == (agent->main != NULL)) {
+	if (!exec || wants_main == (agent->main != NULL) || (!wants_main && !agent->main->started)) {
 		exec_request_free(&request);
 		connection_error(c, exec ? AGENT_ERROR_BUSY : AGENT_ERROR_SYSTEM, "%s",
 			!exec        ? "out of memory"
 			: wants_main ? "a workload runs already"
-				     : "no workload runs");
+				     : "no workload runs"); /* one that is starting has no root of its own yet */
 		free(exec);
 		return;
 	}

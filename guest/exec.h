@@ -5,7 +5,7 @@
 
 #include "guest/agent.h"
 
-/** A descriptor of the process that an exec of the main workload has started. */
+/** A descriptor of the process that an exec of the main workload has started; -1: it has not yet. */
 int exec_pidfd(const struct exec *exec);
 /** Start what the EXEC frame asks for on @c; an error is answered there. */
 void exec_open(struct connection *c, const struct agent_frame *frame);

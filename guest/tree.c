@@ -213,7 +213,7 @@ void tree_open(struct connection *c, const struct agent_frame *frame)
 
 	if (tree_request_parse(frame, &request, &err) < 0)
 		return connection_error(c, AGENT_ERROR_PROTOCOL, "%s", err.message);
-	if (!workload)
+	if (!workload || exec_pidfd(workload) < 0)
 		return connection_error(c, AGENT_ERROR_BUSY, "no workload runs");
 	/* What is under way in both directions is the process's from here on: it has a copy of all our memory. */
 	const struct tree tree = {.request = &request, .path = request.path, .in = c->in, .out = c->out};

@@ -327,8 +327,8 @@ struct husk_outcome {
 	char reason[512];     /* one line; empty when the workload ended by itself */
 };
 
-/** Make a VM and start it: pull the image if the policy says so, boot, and return when the agent in the guest has answered; then
- *  the workload is started, and how that went is part of its outcome. A VM of lifetime CALLER lives at most until
+/** Make a VM and start it: pull the image if the policy says so, boot, and return when the agent in the guest has answered and
+ *  started the workload, so that more can be run beside it. A workload that could not be started is an outcome. A VM of lifetime CALLER lives at most until
  *  husk_vm_close() or the end of this process. A failed start leaves nothing behind; the end of the VM's console is said in
  *  notices.
  *  Errors: as husk_image_pull(), and -EINVAL and -ERANGE (a value or a combination that cannot work), -EEXIST (the name is
