@@ -76,12 +76,12 @@ static void get_door(const uint8_t *at, struct vm_door *d)
 	memcpy(d->alpn, at + 64 + VM_ENDPOINT_MAX, sizeof(d->alpn) - 1);
 }
 
-/** The doors up to the last open one. */
+/** The doors up to the last one: open, or, with an endpoint and no id yet, about to be. */
 static size_t doors_used(const struct vm_state_record *r)
 {
 	size_t n = VM_DOORS_MAX;
 
-	while (n && !r->doors[n - 1].id)
+	while (n && !r->doors[n - 1].id && !r->doors[n - 1].endpoint[0])
 		n--;
 	return n;
 }

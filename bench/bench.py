@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""bench.py - husk's figures on this machine, one table from one run. usage: bench/bench.py [BUILDDIR] [start|layer|worker|stdout|blk|muxer|doors|load|ps|doors-vm|kernel|sandbox|lab…]
+"""bench.py - husk's figures on this machine, one table from one run. usage: bench/bench.py [BUILDDIR] [start|layer|worker|stdout|blk|muxer|doors|load|ps|exec|doors-vm|kernel|sandbox|lab…]
 
 start   cold `husk run IMAGE true` (1 and 8 layers) against the bare QEMU with husk's own machine options, kernel and
         command line and an initramfs that only powers off; interleaved, so that both see the same machine
@@ -14,6 +14,8 @@ muxer   the vsock muxer without a guest, against a bare unix socketpair (bench-m
 doors   from a connection to its first byte through the doors, without a guest (bench-doors)
 load    kernel and initramfs into the `kvm` machine's memory, against read() of the same bytes (bench-load)
 ps      `husk ps -a` with 1,000 records: wall time, and CPU time; against `husk version`, which only starts
+exec    an exec of `true` in a VM that runs, less the guest's own fork, exec and wait, against a bare vsock echo; a GiB of output; 100 at
+        once (exec_bench.py)
 doors-vm  what goes through the doors of a VM, against its own sockets, and what idle connections cost (doors_vm.py)
 sandbox  calls, starts and restores of function sandboxes, against bare KVM: here where /dev/kvm opens, else in the lab
 lab     the kvm machine against QEMU's microvm on the same KVM, in an emulated host (lab_bench.py)
@@ -39,6 +41,7 @@ sys.path.insert(0, str(TOP / "tests" / "e2e"))
 import images  # noqa: E402
 import lib  # noqa: E402
 import doors_vm  # noqa: E402
+import exec_bench  # noqa: E402
 import lab_bench  # noqa: E402
 import sandbox_bench  # noqa: E402
 import views_test  # noqa: E402
@@ -327,7 +330,7 @@ def ps(home, folder):
 
 def main():
     parts = {"start": start, "layer": layer, "worker": worker, "stdout": stdout, "blk": blk, "muxer": muxer, "doors": doors,
-             "load": load, "ps": ps,
+             "load": load, "ps": ps, "exec": lambda home, folder: exec_bench.run(ROWS, say, BUILD, home, folder),
              "doors-vm": lambda home, folder: doors_vm.run(home, folder, row, say),
              "sandbox": lambda home, folder: sandbox_bench.run(ROWS, say, BUILD),
              "lab": lambda home, folder: lab_bench.run(row, say, PAIRS),

@@ -48,6 +48,9 @@ static void clean_staging(const struct husk *husk)
 		CLEANUP_FREE char *runtime = path_join(husk->runtime, entry->d_name);
 		if (!path || !runtime || (fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) < 0))
 			continue;
+		/* What was here when we looked may have been published before we had the lock: then it is somebody's. */
+		if (fd < 0 && access(path, F_OK) < 0)
+			continue;
 		/* Of a record that was being made there is none yet, of one that was being removed it is all that else is left. */
 		if (path_remove_tree(runtime, NULL) == 0)
 			path_remove_tree(path, NULL);

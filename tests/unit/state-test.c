@@ -73,6 +73,11 @@ static void test_doors(void)
 			memcmp(r.doors, got.doors, sizeof(r.doors)) == 0,
 		"doors read back, from the first to the last");
 	CHECK(vm_door_check(&r.doors[2]) && vm_door_check(&r.doors[VM_DOORS_MAX - 1]), "and are in range");
+	memset(r.doors, 0, sizeof(r.doors));
+	r.doors[20] = (struct vm_door){.kind = VM_DOOR_UNIX, .inode = 7, .endpoint = "/y"};
+	CHECK(state_write(fd, &r, &err) == 0 && state_read(fd, &got, &err) == 0 &&
+			memcmp(r.doors, got.doors, sizeof(r.doors)) == 0,
+		"one that is about to open, which has no id yet, is read back, too");
 	const struct vm_door wrong[] = {
 		{.kind = 0, .endpoint = "/x"},
 		{.kind = 7, .endpoint = "/x"},
