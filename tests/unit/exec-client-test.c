@@ -238,6 +238,7 @@ static int exec_with(
 {
 	scripted_begin(&agent, script_bytes, said);
 	int rc = exec(config, outcome, err);
+	scripted_settle(&agent);
 	buffer_free(said);
 	return rc;
 }
@@ -355,6 +356,7 @@ static void test_cut(void)
 		fine = fine && exec(&config, &o, &err) == -ETIMEDOUT && clock_monotonic_ns() - begun < 5000000000ull;
 	}
 	CHECK(fine, "an agent that hangs before STARTED costs start_timeout_ms");
+	scripted_settle(&agent);
 	buffer_free(&p.whole);
 }
 
@@ -406,6 +408,7 @@ static void test_floods(void)
 		agent_frame_put(&frame, floods[i].type, floods[i].stream, bytes, floods[i].size);
 		scripted_begin(&agent, script_flood, &frame);
 		CHECK(exec(&config, &o, &err) == -EPROTO && strstr(err.message, "broke the protocol"), floods[i].what);
+		scripted_settle(&agent);
 		buffer_free(&frame);
 	}
 	CHECK(peak_kib() - before < 16 << 10, "none of it becomes memory");

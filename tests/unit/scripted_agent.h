@@ -34,6 +34,7 @@ struct scripted_agent {
 	pthread_t thread;
 	agent_script *script;
 	void *data;
+	pthread_mutex_t talking; /* held while a script runs */
 };
 
 static void *scripted_connection(void *data)
@@ -43,7 +44,9 @@ static void *scripted_connection(void *data)
 		int fd = accept4(a->listener, NULL, NULL, SOCK_CLOEXEC);
 		if (fd < 0)
 			return NULL;
+		pthread_mutex_lock(&a->talking);
 		a->script(fd, a->data);
+		pthread_mutex_unlock(&a->talking);
 		close(fd);
 	}
 }
@@ -60,7 +63,7 @@ static void scripted_open(struct scripted_agent *a)
 {
 	struct sockaddr_un address = {.sun_family = AF_UNIX};
 	char path[160];
-	*a = (struct scripted_agent){.listener = -1};
+	*a = (struct scripted_agent){.listener = -1, .talking = PTHREAD_MUTEX_INITIALIZER};
 	signal(SIGPIPE, SIG_IGN);
 	snprintf(a->directory, sizeof(a->directory), "/tmp/husk-test-XXXXXX");
 	if (!mkdtemp(a->directory))
@@ -92,6 +95,13 @@ static void scripted_begin(struct scripted_agent *a, agent_script *script, void 
 	a->data = data;
 	if (!a->thread && pthread_create(&a->thread, NULL, scripted_connection, a))
 		abort();
+}
+
+/** The script that has begun is over, and what it was given may go. */
+static void scripted_settle(struct scripted_agent *a)
+{
+	pthread_mutex_lock(&a->talking);
+	pthread_mutex_unlock(&a->talking);
 }
 
 static void scripted_close(struct scripted_agent *a)
