@@ -31,6 +31,7 @@ def test_inherits(tool):
     w = a.exec(["sh", "-c", "id; pwd; echo $A $B $HOME; cat"], MAIN | WITH_STDIN, env=["A=a", "B=b"], cwd="/tmp/w", user="sam", groups=["77"])
     w.until(b"home/sam\n")
     same(a.exec(["sh", "-c", "id; pwd; echo $A $B $HOME"]).run()[1], bytes(w.out[1]), "user, groups, directory and environment")
+    same(a.exec(["sh", "-c", "echo ${A-gone} $B"], env=["A"]).run()[1], b"gone b\n", "a bare name takes a variable away")
     same(a.exec(["sh", "-c", "id; pwd; echo $A $B $HOME"], user="0", cwd="/", env=["B=c"]).run()[1],
          b"uid=0(root) gid=0(root) groups=0(root),77\n/\na c /root\n", "but for what it says; further groups are added")
     w.feed(b"")

@@ -31,7 +31,7 @@ def test_refusals(a):
     same(a.refusal(["true"], MAIN, user="sam:none"), 6, "an unknown group is refused")
     same(a.refusal(["true"], MAIN, cwd="/etc/plain"), 7, "a file is no working directory")
     same(a.refusal([], MAIN), 1, "no arguments are malformed")
-    same(a.refusal(["true"], MAIN, env=["X"]), 1, "an environment entry without = is malformed")
+    same(a.refusal(["true"], MAIN, env=["=x"]), 1, "an environment entry without a name is malformed")
     same(a.refusal(["true"], MAIN, cwd="x"), 1, "a relative working directory is malformed")
     same(a.refusal(["true"], INIT), 1, "a reaper without a main workload is malformed")
     same(a.refusal(["true"], 1 << 9), 1, "unknown flags are malformed")
