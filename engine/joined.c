@@ -269,10 +269,10 @@ static void *run(void *data)
 	stdio_destroy(&e->io);
 	pthread_mutex_lock(&e->lock);
 	e->over = true;
+	ssize_t n = write(e->done, &one, sizeof(one)); /* with the lock: who learns that it is over can wait for it at once */
+	(void)n; /* it fails only where the counter overflows */
 	pthread_cond_broadcast(&e->changed);
 	pthread_mutex_unlock(&e->lock);
-	if (write(e->done, &one, sizeof(one)) < 0)
-		return NULL; /* cannot be: the counter would have to overflow */
 	return NULL;
 }
 
@@ -379,7 +379,7 @@ int joined_start(const struct husk *husk, const char *id, const struct husk_exec
 	if (rc < 0)
 		return rc;
 	pthread_mutex_lock(&e->lock);
-	while (!e->started && !e->over)
+	while (!e->over && (e->detach || !e->started)) /* what is detached is over when it has started */
 		pthread_cond_wait(&e->changed, &e->lock);
 	bool failed = !e->started && e->error.code;
 	pthread_mutex_unlock(&e->lock);

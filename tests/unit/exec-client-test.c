@@ -360,6 +360,29 @@ static void test_cut(void)
 	buffer_free(&p.whole);
 }
 
+/** A program that lives on alone is over for its caller when it has started. */
+static void test_detached(void)
+{
+	struct husk_exec_config config = config_of(true_command);
+	struct husk_exec_outcome o = {.size = sizeof(o)};
+	struct husk_error err;
+	bool fine = true;
+
+	config.detach = true;
+	for (int i = 0; i < 200; i++) {
+		struct husk_exec *e = NULL;
+		struct buffer b = {0};
+		say_started(&b);
+		scripted_begin(&agent, script_bytes, &b);
+		fine = fine && joined_start(&agent.husk, SCRIPTED_ID, &config, &e, &err) == 0 &&
+		       joined_wait(e, 0, &o, &err) == 0 && o.exit_code == 0;
+		joined_close(e);
+		scripted_settle(&agent);
+		buffer_free(&b);
+	}
+	CHECK(fine, "a program that lives on is over for its caller when it has started");
+}
+
 /** Says STARTED and then @data's frame again and again, until the library has enough. */
 static void script_flood(int fd, void *data)
 {
@@ -469,6 +492,7 @@ int main(void)
 	test_limits();
 	test_outcomes();
 	test_cut();
+	test_detached();
 	test_floods();
 	test_deadlines();
 	scripted_close(&agent);
