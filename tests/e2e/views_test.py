@@ -256,7 +256,7 @@ def test_running(home):
     gone.wait_for(b"out\n")
     gone.process.send_signal(signal.SIGINT)
     equal(gone.finish().status, 130, "Ctrl-C ends logs -f with 130")
-    home.husk("stop", "-t", "60", "web")
+    home.husk("stop", "-t", "2", "web")
     done = follow.finish()
     ok(done.status == 0 and done.out == b"out\n" and done.err == b"err\n", "logs -f ends with the VM, its streams apart", done)
     one = json.loads(home.husk("inspect", "web").out)[0]
