@@ -74,6 +74,11 @@ void loop_timer_close(struct loop *loop, struct loop_watch *watch);
 
 /** CLOCK_MONOTONIC in nanoseconds. */
 uint64_t clock_monotonic_ns(void);
+/** The same in milliseconds, which deadlines are kept in. */
+static inline uint64_t clock_monotonic_ms(void)
+{
+	return clock_monotonic_ns() / 1000000;
+}
 
 /** The struct of type @type that holds @watch as its member @member. */
 #define CONTAINER_OF(pointer, type, member) ((type *)((char *)(pointer) - __builtin_offsetof(type, member)))

@@ -17,16 +17,11 @@
 #include <sys/socket.h>
 #include <sys/un.h>
 
-static uint64_t now_ms(void)
-{
-	return clock_monotonic_ns() / 1000000;
-}
-
 /** Wait for @events of @fd; false at @deadline. */
 static bool ready(int fd, short events, uint64_t deadline)
 {
 	for (;;) {
-		uint64_t now = now_ms();
+		uint64_t now = clock_monotonic_ms();
 		struct pollfd one = {.fd = fd, .events = events};
 		int n = poll(&one, 1, now < deadline ? (int)(deadline - now) : 0);
 		if (n > 0 || (n == 0 && now >= deadline))
@@ -58,7 +53,7 @@ static int connect_supervisor(const struct husk *husk, const char *id, unsigned 
 int control_ask(const struct husk *husk, const char *id, const struct vm_message *message, const int *fds, size_t n_fds,
 	enum vm_message_kind kind, unsigned timeout_ms, struct vm_message *answer, struct husk_error *err)
 {
-	uint64_t deadline = now_ms() + timeout_ms;
+	uint64_t deadline = clock_monotonic_ms() + timeout_ms;
 	CLEANUP_FD int sock = connect_supervisor(husk, id, timeout_ms, err);
 	if (sock < 0)
 		return sock;

@@ -13,11 +13,6 @@
 #define ASK_MS 5000 /* for an answer of the supervisor */
 #define GONE_MS 10000 /* for its end, once it knows of it */
 
-static uint64_t now_ms(void)
-{
-	return clock_monotonic_ns() / 1000000;
-}
-
 int end_watch(const struct vm_state_record *state)
 {
 	CLEANUP_FD int fd = state->supervisor.pid > 0 ? (int)syscall(SYS_pidfd_open, state->supervisor.pid, 0) : -1;
@@ -32,7 +27,7 @@ static bool is_gone(int pidfd, uint64_t deadline)
 {
 	struct pollfd dead = {.fd = pidfd, .events = POLLIN};
 	for (;;) {
-		uint64_t now = now_ms(), left = now < deadline ? deadline - now : 0;
+		uint64_t now = clock_monotonic_ms(), left = now < deadline ? deadline - now : 0;
 		if (poll(&dead, 1, left > 1000000 ? 1000000 : (int)left) > 0)
 			return true;
 		if (!left)
@@ -42,7 +37,7 @@ static bool is_gone(int pidfd, uint64_t deadline)
 
 int end_settle(const struct husk *husk, const char *id, unsigned timeout_ms, struct husk_error *err)
 {
-	uint64_t deadline = now_ms() + timeout_ms;
+	uint64_t deadline = clock_monotonic_ms() + timeout_ms;
 	struct status now;
 	for (;;) {
 		int rc = status_read(husk, id, &now, err);
@@ -58,7 +53,7 @@ int end_settle(const struct husk *husk, const char *id, unsigned timeout_ms, str
 static int force(const char *id, int pidfd, struct husk_error *err)
 {
 	(void)syscall(SYS_pidfd_send_signal, pidfd, SIGKILL, NULL, 0);
-	return is_gone(pidfd, now_ms() + GONE_MS)
+	return is_gone(pidfd, clock_monotonic_ms() + GONE_MS)
 		       ? 0
 		       : error_set(err, -EBUSY, "the supervisor of VM %s cannot be killed", id);
 }
@@ -83,7 +78,7 @@ static int end_with(const struct husk *husk, const char *id, const struct vm_mes
 		return rc == -ESRCH ? 0 : error_set(err, rc, "%s", why.message);
 	if (rc < 0 && rc != -ETIMEDOUT && rc != -ESRCH)
 		return error_set(err, rc, "%s", why.message);
-	return rc != -ETIMEDOUT && is_gone(pidfd, now_ms() + patience_ms) ? 0 : force(id, pidfd, err);
+	return rc != -ETIMEDOUT && is_gone(pidfd, clock_monotonic_ms() + patience_ms) ? 0 : force(id, pidfd, err);
 }
 
 int end_kill(const struct husk *husk, const char *id, struct husk_error *err)

@@ -81,15 +81,10 @@ static int drain(struct events *e, husk_event_fn *fn, void *data, struct husk_er
 	return rc;
 }
 
-static uint64_t now_ms(void)
-{
-	return clock_monotonic_ns() / 1000000;
-}
-
 /** Milliseconds to sleep at most; -1: for ever. */
 static int patience(const struct events *e)
 {
-	uint64_t now = now_ms(), clock_ns = clock_realtime_ns(), until_ns = e->options->until_ns, ms = UINT64_MAX;
+	uint64_t now = clock_monotonic_ms(), clock_ns = clock_realtime_ns(), until_ns = e->options->until_ns, ms = UINT64_MAX;
 
 	if (e->deadline_ms != UINT64_MAX)
 		ms = e->deadline_ms > now ? e->deadline_ms - now : 0;
@@ -113,7 +108,7 @@ static int wait_for_more(struct events *e, struct husk_error *err)
 {
 	struct pollfd fds[] = {{.fd = e->notify, .events = POLLIN}, {.fd = e->options->cancel_fd, .events = POLLIN}};
 
-	if (now_ms() >= e->deadline_ms)
+	if (clock_monotonic_ms() >= e->deadline_ms)
 		return error_set(err, -ETIMEDOUT, "the time in which events were followed is over");
 	if (poll(fds, ARRAY_SIZE(fds), patience(e)) < 0 && errno != EINTR)
 		return error_errno(err, "follow the events");
@@ -141,7 +136,7 @@ int events_read(const struct husk *husk, const struct husk_event_options *option
 	if (options->since_ns)
 		rfc3339_format(options->since_ns, e.since);
 	if (options->follow && options->timeout_ms >= 0)
-		e.deadline_ms = now_ms() + (uint64_t)options->timeout_ms;
+		e.deadline_ms = clock_monotonic_ms() + (uint64_t)options->timeout_ms;
 	int rc = options->follow ? open_watch(&e, husk->home, err) : 0;
 	rc = rc < 0 ? rc : event_files_open(&e.files, husk->home, err);
 	while (rc == 0) {

@@ -24,11 +24,6 @@
 #include <sys/inotify.h>
 #include <sys/stat.h>
 
-static uint64_t now_ms(void)
-{
-	return clock_monotonic_ns() / 1000000;
-}
-
 /** Watch @fd (owned from now on) and nothing else. */
 static int watch(struct husk_vm *vm, int fd)
 {
@@ -106,7 +101,7 @@ static int arm(struct husk_vm *vm, struct husk_error *err)
 
 int known_wait(struct husk_vm *vm, int64_t timeout_ms, struct husk_error *err)
 {
-	uint64_t deadline = timeout_ms < 0 ? UINT64_MAX : now_ms() + (uint64_t)timeout_ms;
+	uint64_t deadline = timeout_ms < 0 ? UINT64_MAX : clock_monotonic_ms() + (uint64_t)timeout_ms;
 	for (;;) {
 		pthread_mutex_lock(&vm->lock);
 		int rc = arm(vm, err);
@@ -114,7 +109,7 @@ int known_wait(struct husk_vm *vm, int64_t timeout_ms, struct husk_error *err)
 		pthread_mutex_unlock(&vm->lock);
 		if (rc != 0)
 			return rc < 0 ? rc : 0;
-		uint64_t now = now_ms();
+		uint64_t now = clock_monotonic_ms();
 		if (now >= deadline)
 			return error_set(err, -ETIMEDOUT, "VM %s has not ended yet", vm->record.id);
 		struct pollfd change = {.fd = vm->epoll, .events = POLLIN};

@@ -136,15 +136,10 @@ void live_take(struct husk_vm *vm)
 	pthread_mutex_unlock(&vm->lock);
 }
 
-static uint64_t now_ms(void)
-{
-	return clock_monotonic_ns() / 1000000;
-}
-
 /** Sleep until something may have changed; false when @deadline (UINT64_MAX: none) is over. *@canceled may be NULL. */
 static bool sleep_until(struct husk_vm *vm, uint64_t deadline, int cancel_fd, bool *canceled)
 {
-	uint64_t now = now_ms();
+	uint64_t now = clock_monotonic_ms();
 	if (now >= deadline)
 		return false;
 	uint64_t left = deadline - now;
@@ -157,7 +152,7 @@ static bool sleep_until(struct husk_vm *vm, uint64_t deadline, int cancel_fd, bo
 
 int live_wait_ready(struct husk_vm *vm, uint64_t timeout_ms, int cancel_fd, struct husk_error *err)
 {
-	uint64_t deadline = now_ms() + timeout_ms;
+	uint64_t deadline = clock_monotonic_ms() + timeout_ms;
 	bool canceled = false;
 	for (;;) {
 		live_take(vm);
@@ -179,7 +174,7 @@ static bool log_matters(const struct husk_vm *vm)
 
 int live_wait(struct husk_vm *vm, int64_t timeout_ms, struct husk_error *err)
 {
-	uint64_t deadline = timeout_ms < 0 ? UINT64_MAX : now_ms() + (uint64_t)timeout_ms;
+	uint64_t deadline = timeout_ms < 0 ? UINT64_MAX : clock_monotonic_ms() + (uint64_t)timeout_ms;
 	for (;;) {
 		live_take(vm);
 		pthread_mutex_lock(&vm->lock);
@@ -225,8 +220,8 @@ static void stop(struct husk_vm *vm)
 	live_send(vm, vm->caller_fd, VM_CONTROL_KILL, 0, NULL);
 	shutdown(vm->caller_fd, SHUT_WR);
 	struct pollfd dead = {.fd = vm->pidfd, .events = POLLIN};
-	uint64_t deadline = now_ms() + CLOSE_GRACE_MS;
-	for (uint64_t now; (now = now_ms()) < deadline && poll(&dead, 1, (int)(deadline - now)) <= 0;)
+	uint64_t deadline = clock_monotonic_ms() + CLOSE_GRACE_MS;
+	for (uint64_t now; (now = clock_monotonic_ms()) < deadline && poll(&dead, 1, (int)(deadline - now)) <= 0;)
 		;
 	if (!readable(vm->pidfd)) {
 		kill(vm->pid, SIGKILL); /* not reaped yet, so the pid is still its own */

@@ -60,11 +60,6 @@ struct husk_log_options logs_defaults(void)
 		.size = sizeof(struct husk_log_options), .tail = -1, .timeout_ms = -1, .cancel_fd = -1};
 }
 
-static uint64_t now_ms(void)
-{
-	return clock_monotonic_ns() / 1000000;
-}
-
 /** A VM that belongs to its caller has given its output to that. */
 static int check_output(struct logs *l, struct husk_error *err)
 {
@@ -141,7 +136,7 @@ static void take_events(struct logs *l)
 /** Milliseconds to sleep at most; -1: for ever. */
 static int patience(const struct logs *l)
 {
-	uint64_t now = now_ms(), clock_ns = clock_realtime_ns(), until_ns = l->options->until_ns, ms = UINT64_MAX;
+	uint64_t now = clock_monotonic_ms(), clock_ns = clock_realtime_ns(), until_ns = l->options->until_ns, ms = UINT64_MAX;
 
 	if (l->deadline_ms != UINT64_MAX)
 		ms = l->deadline_ms > now ? l->deadline_ms - now : 0;
@@ -163,7 +158,7 @@ static int wait_for_more(struct logs *l, struct husk_error *err)
 
 	if (l->options->until_ns && clock_realtime_ns() >= l->options->until_ns)
 		return 1;
-	if (now_ms() >= l->deadline_ms)
+	if (clock_monotonic_ms() >= l->deadline_ms)
 		return error_set(err, -ETIMEDOUT, "VM %s has not ended in the time that its log was followed", l->id);
 	if (poll(fds, ARRAY_SIZE(fds), patience(l)) < 0 && errno != EINTR)
 		return error_errno(err, "follow the logs of VM %s", l->id);
@@ -234,7 +229,7 @@ int logs_read(const struct husk *husk, const char *id, const struct husk_log_opt
 	if (access(l.directory, F_OK) < 0)
 		return error_set(err, -ENOENT, "there is no VM %s", id);
 	if (options->follow && options->timeout_ms >= 0)
-		l.deadline_ms = now_ms() + (uint64_t)options->timeout_ms;
+		l.deadline_ms = clock_monotonic_ms() + (uint64_t)options->timeout_ms;
 	int rc = options->follow ? open_watch(&l, err) : 0;
 	rc = rc < 0 ? rc : log_source_open(&l.source, l.directory, options->boot, err);
 	rc = rc < 0 ? rc : check_output(&l, err);

@@ -100,11 +100,6 @@ void start_detached_put(struct start *s)
 
 /* ---- its beginning ---- */
 
-static uint64_t now_ms(void)
-{
-	return clock_monotonic_ns() / 1000000;
-}
-
 /** What was heard so far. */
 struct heard {
 	bool begun, ready, started, over; /* over: nothing more will come */
@@ -149,10 +144,10 @@ static int fail(const struct start *s, struct heard *heard, struct husk_error *e
 /** Wait for the supervisor's end: true when it has come. */
 static bool gone(struct start *s, int timeout_ms)
 {
-	uint64_t now, deadline = now_ms() + (uint64_t)timeout_ms;
+	uint64_t now, deadline = clock_monotonic_ms() + (uint64_t)timeout_ms;
 	struct pollfd dead = {.fd = s->pidfd >= 0 ? s->pidfd : s->our_caller_fd, .events = POLLIN};
 	struct vm_message m;
-	while ((now = now_ms()) < deadline) {
+	while ((now = clock_monotonic_ms()) < deadline) {
 		if (poll(&dead, 1, (int)(deadline - now)) <= 0)
 			continue;
 		if (s->pidfd >= 0 || vm_message_receive(s->our_caller_fd, &m) == 0)
@@ -163,7 +158,7 @@ static bool gone(struct start *s, int timeout_ms)
 
 int start_detached_wait(struct start *s, uint64_t timeout_ms, int cancel_fd, uint64_t *boot_ns, struct husk_error *err)
 {
-	uint64_t now, deadline = now_ms() + timeout_ms;
+	uint64_t now, deadline = clock_monotonic_ms() + timeout_ms;
 	bool agentless = s->config->initramfs != NULL;
 	struct heard heard = {0};
 	for (;;) {
@@ -177,7 +172,7 @@ int start_detached_wait(struct start *s, uint64_t timeout_ms, int cancel_fd, uin
 		}
 		if (heard.over)
 			return fail(s, &heard, err);
-		if ((now = now_ms()) >= deadline)
+		if ((now = clock_monotonic_ms()) >= deadline)
 			return error_set(err, -ETIMEDOUT, "VM %s was not ready in time", s->record.id);
 		uint64_t left = deadline - now;
 		if (poll(fds, 2, left > 1000000 ? 1000000 : (int)left) > 0 && fds[1].revents)

@@ -10,23 +10,15 @@
  */
 #include "engine/tree.h"
 
+#include "agent/entry.h"
 #include "base/bytes.h"
 #include "base/cleanup.h"
 
 #include <fcntl.h>
 #include <linux/openat2.h>
-#include <search.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
-#include <sys/sysmacros.h>
-
-/** The first name of a thing with several, by device and inode. */
-struct known {
-	dev_t device;
-	ino_t inode;
-	char name[];
-};
 
 /** The names of one directory on the way. */
 struct level {
@@ -41,7 +33,7 @@ struct walk {
 	int root; /* as a directory */
 	int here; /* the directory of the level */
 	struct level *level;
-	void *known; /* of tsearch(3) */
+	struct agent_links links;
 	struct agent_entry entry;
 	struct husk_error *err;
 };
@@ -63,72 +55,6 @@ int tree_open_beneath(int dir, const char *name, uint64_t flags, uint32_t mode)
 		fd = (int)syscall(SYS_openat2, dir, name, &how, sizeof(how));
 	while (fd < 0 && (errno == EAGAIN || errno == EINTR));
 	return fd < 0 ? -errno : fd;
-}
-
-static int compare_known(const void *a, const void *b)
-{
-	const struct known *x = a, *y = b;
-	if (x->device != y->device)
-		return x->device < y->device ? -1 : 1;
-	return x->inode == y->inode ? 0 : x->inode < y->inode ? -1 : 1;
-}
-
-/** Was @st sent under another name? Then the entry becomes a hard link: 1. */
-static int is_known(struct walk *w, const struct stat *st)
-{
-	size_t size = strlen(w->entry.name) + 1;
-	if (st->st_nlink < 2 || S_ISDIR(st->st_mode) || size == 1)
-		return 0;
-	struct known *one = malloc(sizeof(*one) + size);
-	if (!one)
-		return fail(w, -ENOMEM);
-	one->device = st->st_dev;
-	one->inode = st->st_ino;
-	memcpy(one->name, w->entry.name, size);
-	struct known **found = tsearch(one, &w->known, compare_known);
-	bool fresh = found && *found == one;
-	if (fresh)
-		return 0;
-	free(one);
-	if (!found)
-		return fail(w, -ENOMEM);
-	w->entry.type = AGENT_HARDLINK;
-	w->entry.size = w->entry.device = 0;
-	memcpy(w->entry.link, (*found)->name, strlen((*found)->name) + 1);
-	return 1;
-}
-
-static enum agent_entry_type type_of(mode_t mode)
-{
-	static const enum agent_entry_type types[16] = {
-		[S_IFREG >> 12] = AGENT_FILE,
-		[S_IFDIR >> 12] = AGENT_DIRECTORY,
-		[S_IFLNK >> 12] = AGENT_SYMLINK,
-		[S_IFIFO >> 12] = AGENT_FIFO,
-		[S_IFCHR >> 12] = AGENT_CHARACTER,
-		[S_IFBLK >> 12] = AGENT_BLOCK,
-		[S_IFSOCK >> 12] = AGENT_SOCKET,
-	};
-	return types[(mode & S_IFMT) >> 12];
-}
-
-/** The entry's name stays. */
-static void describe(struct agent_entry *e, const struct stat *st)
-{
-	int64_t ns;
-	e->link[0] = 0;
-	e->type = type_of(st->st_mode);
-	e->mode = st->st_mode & 07777;
-	e->uid = st->st_uid;
-	e->gid = st->st_gid;
-	if (__builtin_mul_overflow((int64_t)st->st_mtim.tv_sec, 1000000000, &ns) ||
-		__builtin_add_overflow(ns, (int64_t)st->st_mtim.tv_nsec, &ns))
-		ns = st->st_mtim.tv_sec < 0 ? INT64_MIN : INT64_MAX;
-	e->mtime_ns = ns;
-	e->size = S_ISREG(st->st_mode) ? (uint64_t)st->st_size : 0;
-	e->device = S_ISCHR(st->st_mode) || S_ISBLK(st->st_mode)
-			    ? (uint64_t)major(st->st_rdev) << 32 | minor(st->st_rdev)
-			    : 0;
 }
 
 static int send_entry(struct walk *w)
@@ -191,7 +117,7 @@ static int send_file(struct walk *w, int fd)
 		return fail(w, fd);
 	if (fstat(fd, &st) < 0 || !S_ISREG(st.st_mode))
 		return fail(w, -ESTALE);
-	describe(&w->entry, &st);
+	agent_entry_describe(&w->entry, &st);
 	int rc = send_entry(w);
 	return rc < 0 ? rc : send_contents(w, fd);
 }
@@ -278,14 +204,14 @@ static int send_thing(struct walk *w, const char *base)
 	struct stat st;
 	if (fstatat(w->here, base, &st, AT_SYMLINK_NOFOLLOW) < 0)
 		return errno == ENOENT ? 0 : fail(w, -errno); /* it has gone meanwhile */
-	describe(&w->entry, &st);
+	agent_entry_describe(&w->entry, &st);
 	if (S_ISSOCK(st.st_mode)) {
 		tree_link_skip(w->link, w->entry.name, "a socket");
 		return 0;
 	}
-	int rc = is_known(w, &st);
+	int rc = agent_links_meet(&w->links, &w->entry, &st);
 	if (rc != 0)
-		return rc < 0 ? rc : send_entry(w);
+		return rc < 0 ? fail(w, rc) : send_entry(w);
 	if (S_ISREG(st.st_mode)) {
 		CLEANUP_FD int fd = tree_open_beneath(w->here, base, O_RDONLY | O_NONBLOCK | O_NOCTTY, 0);
 		return send_file(w, fd);
@@ -323,7 +249,7 @@ static int send_all(struct walk *w, int fd, const struct stat *st, const char *f
 {
 	if (S_ISREG(st->st_mode))
 		return send_file(w, fd);
-	describe(&w->entry, st);
+	agent_entry_describe(&w->entry, st);
 	if (S_ISLNK(st->st_mode)) {
 		ssize_t n = readlinkat(fd, "", w->entry.link, sizeof(w->entry.link));
 		if (n <= 0 || n > AGENT_NAME_MAX)
@@ -364,7 +290,7 @@ int tree_send(struct tree_link *link, int fd, const struct stat *st, const char 
 	int rc = send_all(w, fd, st, from);
 	while (w->level)
 		leave_level(w);
-	tdestroy(w->known, free);
+	agent_links_free(&w->links);
 	cleanup_fd(&w->here);
 	return rc < 0 ? rc : tree_link_finish(link, err);
 }

@@ -13,15 +13,14 @@
 #include "guest/request.h"
 #include "guest/tree.h"
 
+#include "agent/entry.h"
 #include "base/bytes.h"
 #include "base/cleanup.h"
 
 #include <fcntl.h>
 #include <linux/magic.h>
-#include <search.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <sys/sysmacros.h>
 #include <sys/vfs.h>
 #include <unistd.h>
 
@@ -30,90 +29,13 @@
 #define LOOKS_MAX 16 /* at a thing that changes its type each time */
 #define MQUEUE_MAGIC 0x19800202 /* Linux, ipc/mqueue.c */
 
-/** The names of things with several, by device and inode. */
-struct link {
-	dev_t device;
-	ino_t inode;
-	char name[];
-};
-
 struct get {
 	struct tree *tree;
 	struct agent_entry entry;
-	void *links; /* of tsearch(3) */
+	struct agent_links links;
 };
 
 static void visit(struct get *get, int dir, const char *base, const struct stat *above);
-
-static int compare_links(const void *a, const void *b)
-{
-	const struct link *x = a, *y = b;
-	if (x->device != y->device)
-		return x->device < y->device ? -1 : 1;
-	return x->inode == y->inode ? 0 : x->inode < y->inode ? -1 : 1;
-}
-
-/** Has @st been sent under another name? Then the entry becomes a hard link. */
-static bool is_known(struct get *get, const struct stat *st)
-{
-	struct agent_entry *e = &get->entry;
-	size_t size = strlen(e->name) + 1;
-	struct link *link;
-
-	if (st->st_nlink < 2 || S_ISDIR(st->st_mode) || size == 1)
-		return false;
-	link = tree_memory(get->tree, sizeof(*link) + size);
-	link->device = st->st_dev;
-	link->inode = st->st_ino;
-	memcpy(link->name, e->name, size);
-	struct link **found = tsearch(link, &get->links, compare_links);
-	if (!found)
-		tree_fail_at(get->tree, -ENOMEM, e->name);
-	if (*found == link)
-		return false;
-	free(link);
-	e->type = AGENT_HARDLINK;
-	memcpy(e->link, (*found)->name, strlen((*found)->name) + 1);
-	return true;
-}
-
-static enum agent_entry_type type_of(mode_t mode)
-{
-	static const enum agent_entry_type types[] = {
-		[S_IFREG >> 12] = AGENT_FILE,
-		[S_IFDIR >> 12] = AGENT_DIRECTORY,
-		[S_IFLNK >> 12] = AGENT_SYMLINK,
-		[S_IFIFO >> 12] = AGENT_FIFO,
-		[S_IFCHR >> 12] = AGENT_CHARACTER,
-		[S_IFBLK >> 12] = AGENT_BLOCK,
-		[S_IFSOCK >> 12] = AGENT_SOCKET,
-	};
-	return types[(mode & S_IFMT) >> 12];
-}
-
-static int64_t nanoseconds(const struct timespec *t)
-{
-	int64_t ns;
-	if (__builtin_mul_overflow((int64_t)t->tv_sec, 1000000000, &ns) ||
-		__builtin_add_overflow(ns, (int64_t)t->tv_nsec, &ns))
-		return t->tv_sec < 0 ? INT64_MIN : INT64_MAX;
-	return ns;
-}
-
-/** The entry's name stays. */
-static void describe(struct agent_entry *e, const struct stat *st)
-{
-	e->link[0] = 0;
-	e->type = type_of(st->st_mode);
-	e->mode = st->st_mode & 07777;
-	e->uid = st->st_uid;
-	e->gid = st->st_gid;
-	e->mtime_ns = nanoseconds(&st->st_mtim);
-	e->size = S_ISREG(st->st_mode) ? (uint64_t)st->st_size : 0;
-	e->device = e->type == AGENT_CHARACTER || e->type == AGENT_BLOCK
-			    ? (uint64_t)major(st->st_rdev) << 32 | minor(st->st_rdev)
-			    : 0;
-}
 
 static void send_entry(struct get *get)
 {
@@ -291,7 +213,7 @@ static int look(struct get *get, int dir, const char *base, bool follow, struct 
 			return -EAGAIN;
 		}
 	}
-	describe(&get->entry, st);
+	agent_entry_describe(&get->entry, st);
 	if (type != S_IFLNK)
 		return 0;
 	ssize_t n = readlinkat(dir, base, get->entry.link, AGENT_NAME_MAX + 1);
@@ -316,7 +238,10 @@ static void visit(struct get *get, int dir, const char *base, const struct stat 
 		return;
 	if (rc < 0)
 		tree_fail_at(get->tree, rc, get->entry.name);
-	if (!is_known(get, &st) && S_ISREG(st.st_mode))
+	int known = agent_links_meet(&get->links, &get->entry, &st);
+	if (known < 0)
+		tree_fail_at(get->tree, known, get->entry.name);
+	if (!known && S_ISREG(st.st_mode))
 		send_file(get, fd, &st);
 	else
 		send_entry(get);
