@@ -9,12 +9,15 @@
 #include "base/when.h"
 
 #include "base/cleanup.h"
+#include "base/loop.h"
+#include "base/rfc3339.h"
 
 #include <string.h>
 #include <time.h>
 
 #define SECOND_NS 1000000000ull
 #define YEAR_MAX 2500
+#define POLL_MAX_MS 1000000
 
 struct text {
 	const char *at, *end;
@@ -217,4 +220,17 @@ int when_parse(const char *text, const char *what, uint64_t now_ns, uint64_t *ou
 			what, text);
 	*out_ns = ago < now_ns ? now_ns - ago : 0;
 	return 0;
+}
+
+int when_poll_ms(uint64_t deadline_ms, uint64_t until_ns)
+{
+	uint64_t now = clock_monotonic_ms(), clock_ns = clock_realtime_ns(), ms = UINT64_MAX;
+
+	if (deadline_ms != UINT64_MAX)
+		ms = deadline_ms > now ? deadline_ms - now : 0;
+	if (until_ns) {
+		uint64_t left = until_ns > clock_ns ? (until_ns - clock_ns) / 1000000 + 1 : 0;
+		ms = left < ms ? left : ms;
+	}
+	return ms == UINT64_MAX ? -1 : ms > POLL_MAX_MS ? POLL_MAX_MS : (int)ms;
 }

@@ -17,4 +17,8 @@ int when_parse(const char *text, const char *what, uint64_t now_ns, uint64_t *ou
  *  length. False when there is none. */
 bool when_read(const char *text, size_t n, uint64_t *out_ns, size_t *used);
 
+/** For poll(2): milliseconds until the earlier of @deadline_ms, clock_monotonic_ms() (UINT64_MAX: none), and @until_ns,
+ *  CLOCK_REALTIME (0: none); at most 1,000 seconds at once, -1 where there is neither. */
+int when_poll_ms(uint64_t deadline_ms, uint64_t until_ns);
+
 #endif

@@ -6,7 +6,6 @@
  * what looks at VMs and cleans up in table_views.c.
  */
 #include "cli/table.h"
-#include "cli/table_exec.h"
 #include "cli/verbs.h"
 
 static const struct option pull_options[] = {

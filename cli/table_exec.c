@@ -1,21 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* table_exec.c - options and descriptions of `exec` and `cp` */
-#include "cli/table_exec.h"
+#include "cli/table.h"
 
 const struct option exec_options[] = {
 	{.name = "detach", .letter = 'd', .help = "Return when the command has started; it runs on alone"},
 	{.name = "detach-keys",
 		.value = "KEYS",
 		.help = "Keys that leave a terminal session and let the command run on (default ctrl-p,ctrl-q)"},
-	{.name = "env",
-		.letter = 'e',
-		.value = "NAME[=VALUE]",
-		.many = true,
-		.help = "Set an environment variable; a name alone takes its value from husk's own environment"},
-	{.name = "env-file",
-		.value = "FILE",
-		.many = true,
-		.help = "Read environment variables from a file, one per line"},
+	OPTION_ENV,
+	OPTION_ENV_FILE,
 	{.name = "file",
 		.value = "HOST:GUEST",
 		.many = true,
@@ -25,9 +18,9 @@ const struct option exec_options[] = {
 	{.name = "timeout",
 		.value = "TIME",
 		.help = "Kill the command with its process group after this time, with exit status 124"},
-	{.name = "tty", .letter = 't', .help = "Give the command a terminal"},
-	{.name = "user", .letter = 'u', .value = "USER[:GROUP]", .help = "Run as this user, names or numbers"},
-	{.name = "workdir", .letter = 'w', .value = "DIR", .help = "Working directory in the guest"},
+	OPTION_TTY,
+	OPTION_USER,
+	OPTION_WORKDIR,
 	{0},
 };
 

@@ -61,15 +61,8 @@ const struct option run_options[] = {
 		.help = "Give the VM a disk, a raw image or a block device: /dev/vdb, the next one /dev/vdc, and so "
 			"on"},
 	{.name = "entrypoint", .value = "PROGRAM", .help = "Use this instead of the image's Entrypoint; \"\" for none"},
-	{.name = "env",
-		.letter = 'e',
-		.value = "NAME[=VALUE]",
-		.many = true,
-		.help = "Set an environment variable; a name alone takes its value from husk's own environment"},
-	{.name = "env-file",
-		.value = "FILE",
-		.many = true,
-		.help = "Read environment variables from a file, one per line"},
+	OPTION_ENV,
+	OPTION_ENV_FILE,
 	OPTION_EXEC_DOOR,
 	OPTION_HANDOFF,
 	{.name = "hostname", .letter = 'h', .value = "NAME", .help = "The guest's host name (default: the VM's id)"},
@@ -123,15 +116,15 @@ const struct option run_options[] = {
 	OPTION_TLS,
 	OPTION_TLS_ALPN,
 	OPTION_TLS_PORT,
-	{.name = "tty", .letter = 't', .help = "Give the command a terminal"},
-	{.name = "user", .letter = 'u', .value = "USER[:GROUP]", .help = "Run as this user, names or numbers"},
+	OPTION_TTY,
+	OPTION_USER,
 	OPTION_VSOCK_MUX,
 	{.name = "vsock-port",
 		.value = "WHICH",
 		.help = "The host ports that the guest reaches over vsock: any (default), none, auto for one from "
 			"50000 to "
 			"59999, or a number; the guest finds the port in HUSK_VSOCK_PORT"},
-	{.name = "workdir", .letter = 'w', .value = "DIR", .help = "Working directory in the guest"},
+	OPTION_WORKDIR,
 	{0},
 };
 

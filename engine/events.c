@@ -81,20 +81,6 @@ static int drain(struct events *e, husk_event_fn *fn, void *data, struct husk_er
 	return rc;
 }
 
-/** Milliseconds to sleep at most; -1: for ever. */
-static int patience(const struct events *e)
-{
-	uint64_t now = clock_monotonic_ms(), clock_ns = clock_realtime_ns(), until_ns = e->options->until_ns, ms = UINT64_MAX;
-
-	if (e->deadline_ms != UINT64_MAX)
-		ms = e->deadline_ms > now ? e->deadline_ms - now : 0;
-	if (until_ns) {
-		uint64_t left = until_ns > clock_ns ? (until_ns - clock_ns) / 1000000 + 1 : 0;
-		ms = left < ms ? left : ms;
-	}
-	return ms == UINT64_MAX ? -1 : ms > 1000000 ? 1000000 : (int)ms;
-}
-
 static void take_notices(const struct events *e)
 {
 	char bytes[4096];
@@ -110,7 +96,7 @@ static int wait_for_more(struct events *e, struct husk_error *err)
 
 	if (clock_monotonic_ms() >= e->deadline_ms)
 		return error_set(err, -ETIMEDOUT, "the time in which events were followed is over");
-	if (poll(fds, ARRAY_SIZE(fds), patience(e)) < 0 && errno != EINTR)
+	if (poll(fds, ARRAY_SIZE(fds), when_poll_ms(e->deadline_ms, e->options->until_ns)) < 0 && errno != EINTR)
 		return error_errno(err, "follow the events");
 	if (fds[1].revents)
 		return error_set(err, -ECANCELED, "following the events was canceled");

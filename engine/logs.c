@@ -13,6 +13,7 @@
 #include "base/loop.h"
 #include "base/path.h"
 #include "base/rfc3339.h"
+#include "base/when.h"
 #include "engine/end.h"
 #include "engine/log_window.h"
 #include "engine/status.h"
@@ -133,20 +134,6 @@ static void take_events(struct logs *l)
 	}
 }
 
-/** Milliseconds to sleep at most; -1: for ever. */
-static int patience(const struct logs *l)
-{
-	uint64_t now = clock_monotonic_ms(), clock_ns = clock_realtime_ns(), until_ns = l->options->until_ns, ms = UINT64_MAX;
-
-	if (l->deadline_ms != UINT64_MAX)
-		ms = l->deadline_ms > now ? l->deadline_ms - now : 0;
-	if (until_ns) {
-		uint64_t left = until_ns > clock_ns ? (until_ns - clock_ns) / 1000000 + 1 : 0;
-		ms = left < ms ? left : ms;
-	}
-	return ms == UINT64_MAX ? -1 : ms > 1000000 ? 1000000 : (int)ms;
-}
-
 /** Sleep until there may be more. 1: there is no more to wait for. */
 static int wait_for_more(struct logs *l, struct husk_error *err)
 {
@@ -160,7 +147,7 @@ static int wait_for_more(struct logs *l, struct husk_error *err)
 		return 1;
 	if (clock_monotonic_ms() >= l->deadline_ms)
 		return error_set(err, -ETIMEDOUT, "VM %s has not ended in the time that its log was followed", l->id);
-	if (poll(fds, ARRAY_SIZE(fds), patience(l)) < 0 && errno != EINTR)
+	if (poll(fds, ARRAY_SIZE(fds), when_poll_ms(l->deadline_ms, l->options->until_ns)) < 0 && errno != EINTR)
 		return error_errno(err, "follow the logs of VM %s", l->id);
 	if (fds[2].revents)
 		return error_set(err, -ECANCELED, "following the logs of VM %s was canceled", l->id);
