@@ -41,8 +41,8 @@ static const char *loss(const struct vm_state_record *state)
 		[VM_END_FAILED] = "husk failed",
 	};
 
-	if (state->end == VM_END_SUPERVISOR && strstr(state->reason, "restarted"))
-		return "host restarted";
+	if (state->end == VM_END_SUPERVISOR && strcmp(state->reason, STATUS_HOST_RESTARTED) == 0)
+		return STATUS_HOST_RESTARTED;
 	return state->end < ARRAY_SIZE(losses) ? losses[state->end] : NULL;
 }
 

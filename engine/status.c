@@ -33,7 +33,7 @@ static void end_state(struct vm_state_record *state)
 	state->end = VM_END_SUPERVISOR;
 	state->value = 0;
 	state->ended_ns = state->changed_ns; /* when it was last heard of */
-	snprintf(state->reason, sizeof(state->reason), "%s", restarted ? "host restarted" : "its supervisor died");
+	snprintf(state->reason, sizeof(state->reason), "%s", restarted ? STATUS_HOST_RESTARTED : "its supervisor died");
 }
 
 /** @held: somebody holds the lock of a record that is being made. */

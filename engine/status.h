@@ -33,6 +33,9 @@ int status_read_open(int state_fd, const char *directory, const char *id, struct
 /** The same for a record whose lock we hold: what is being made is then made by us, or by nobody any more. */
 int status_read_locked(const struct vm_record *record, struct status *out, struct husk_error *err);
 
+/** The reason of a VM that ran when the host was restarted; VM_END_SUPERVISOR. */
+#define STATUS_HOST_RESTARTED "host restarted"
+
 /** True for the states of a VM that has processes. */
 bool status_runs(uint32_t state);
 
